@@ -1,0 +1,1 @@
+"""Everything behind `make run`: the embedded services, the demo data and the mailbox."""

@@ -1,0 +1,177 @@
+"""One child process that never outlives us.
+
+A child gets a session of its own, so that Ctrl-C in the terminal reaches only the parent, which then stops its
+children in order. Where the kernel can do it (Linux), the child is also told when the parent was killed.
+Start children from the main thread: the kernel watches the thread that forked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+class ChildFailed(RuntimeError):
+    """A child process did not come up, or went away."""
+
+
+class Child:
+    """A command, its log file and its farewell.
+
+    `farewell` is the signal that asks it to stop; `patience` the seconds it has before it is killed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        user: str | None = None,
+        farewell: signal.Signals = signal.SIGTERM,
+        patience: float = 5.0,
+    ) -> None:
+        self.name = name
+        self.command = list(command)
+        self.log = log
+        self.environ = environ
+        self.directory = directory
+        self.user = user
+        self.farewell = farewell
+        self.patience = patience
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._log_offset = 0
+
+    @property
+    def pid(self) -> int:
+        if self._popen is None:
+            raise ChildFailed(f"{self.name} was not started yet, so it has no process id.")
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+    @property
+    def exit_status(self) -> int | None:
+        """None while it lives; negative: the number of the signal that ended it."""
+        return None if self._popen is None else self._popen.poll()
+
+    def start(self) -> None:
+        if self.alive:
+            raise ChildFailed(f"{self.name} is running already (process {self.pid}).")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._log_offset = log.tell()
+            self._popen = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=None if self.environ is None else dict(self.environ),
+                cwd=self.directory,
+                user=self.user,
+                group=self.user,
+                extra_groups=None if self.user is None else [],
+                start_new_session=True,
+                preexec_fn=_follow_parent(self.farewell),
+            )
+
+    def wait_until(self, answers: Callable[[], bool], seconds: float = 30.0) -> None:
+        """Return once `answers()` is true; raise `ChildFailed` when the child dies or the time is over."""
+        deadline = time.monotonic() + seconds
+        while not answers():
+            if not self.alive:
+                raise ChildFailed(
+                    f"{self.name} {_how_it_ended(self.exit_status)} while starting.\n{self.tail()}"
+                )
+            if time.monotonic() > deadline:
+                raise ChildFailed(f"{self.name} did not answer within {seconds:.0f} s.\n{self.tail()}")
+            time.sleep(0.03)
+
+    def ask_to_stop(self) -> None:
+        """Send the farewell and return at once."""
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, self.farewell)
+
+    def stop(self, patience: float | None = None) -> None:
+        """Ask, wait, and kill what is left of its process group."""
+        if self._popen is None:
+            return
+        self.ask_to_stop()
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(self.patience if patience is None else patience)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to the child and all of its process group; returns when the child is gone."""
+        if self._popen is None:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
+
+    def tail(self, lines: int = 15) -> str:
+        """The last lines it wrote since its last start, with the log's path."""
+        with suppress(FileNotFoundError), self.log.open("rb") as log:
+            log.seek(self._log_offset)
+            text = log.read().decode(errors="replace").splitlines()[-lines:]
+            return "\n".join([f"Last lines of {self.log}:", *(f"  {line}" for line in text)])
+        return f"{self.log} does not exist."
+
+    def how_it_ended(self) -> str:
+        """A verb phrase: "ended with status 1", "was killed by SIGKILL", "is still running"."""
+        return _how_it_ended(self.exit_status)
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _follow_parent(farewell: signal.Signals) -> Callable[[], None] | None:
+    """What the child does between fork and exec so that it gets `farewell` when the parent dies."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    parent = os.getpid()
+
+    def follow() -> None:
+        # After the change of user (subprocess calls this last): setuid would clear it again.
+        prctl(PR_SET_PDEATHSIG, int(farewell))
+        if os.getppid() != parent:  # it died before we could ask to be told
+            os._exit(1)
+
+    return follow
+
+
+def _how_it_ended(status: int | None) -> str:
+    if status is None:
+        return "is still running"
+    if status >= 0:
+        return f"ended with status {status}"
+    return f"was killed by {signal.Signals(-status).name}"

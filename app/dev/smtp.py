@@ -1,0 +1,58 @@
+"""An embedded SMTP server that catches every mail; what it does with them is in `catcher.py`."""
+
+from __future__ import annotations
+
+import smtplib
+import sys
+from pathlib import Path
+
+from app.dev.child import Child, free_port
+
+CATCHER = Path(__file__).with_name("catcher.py")
+
+
+class Smtp:
+    """The server as a child process of its own; mails go to `directory`."""
+
+    def __init__(self, directory: Path, port: int | None = None, *, log: Path | None = None) -> None:
+        self.directory = directory.resolve()
+        self.host = "127.0.0.1"
+        self.port = port or free_port()
+        self._child = Child(
+            "The mail catcher",
+            [sys.executable, "-P", str(CATCHER), f"--port={self.port}", f"--directory={self.directory}"],
+            log=log or self.directory.parent / "smtp.log",
+        )
+
+    @property
+    def url(self) -> str:
+        return f"smtp://{self.host}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._child.alive
+
+    def start(self) -> None:
+        self._child.start()
+        self._child.wait_until(self._answers)
+
+    def stop(self) -> None:
+        self._child.stop()
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        self._child.kill()
+
+    def tail(self) -> str:
+        return self._child.tail()
+
+    def _answers(self) -> bool:
+        try:
+            with smtplib.SMTP(self.host, self.port, timeout=2) as client:
+                return client.noop()[0] == 250
+        except (OSError, smtplib.SMTPException):
+            return False

