@@ -1,8 +1,8 @@
 """The SMTP server that catches every mail and sends none.
 
-Each mail becomes one `.eml` file, named so that the names sort by time of arrival, with the envelope in headers
-of its own on top. For tests of failure the recipient decides: `later@…` is put off (451), `refused@…` is
-refused (550).
+Each mail becomes one `.eml` file, named so that the names sort by time of arrival, with the envelope in
+headers of its own on top. For tests of failure the recipient decides: `later@…` is put off (451), `refused@…`
+is refused (550).
 
 A program of its own, `python -P app/dev/catcher.py`, that needs nothing of the app: it starts at once.
 """

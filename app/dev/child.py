@@ -1,7 +1,7 @@
 """One child process that never outlives us.
 
-A child gets a session of its own, so that Ctrl-C in the terminal reaches only the parent, which then stops its
-children in order. Where the kernel can do it (Linux), the child is also told when the parent was killed.
+A child gets a session of its own, so that Ctrl-C in the terminal reaches only the parent, which then stops
+its children in order. Where the kernel can do it (Linux), the child is also told when the parent was killed.
 Start children from the main thread: the kernel watches the thread that forked.
 """
 
@@ -18,11 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from app.errors import WaybillError
+
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
-class ChildFailed(RuntimeError):
+class ChildFailed(WaybillError):
     """A child process did not come up, or went away."""
+
+    code = "child_failed"
 
 
 class Child:
