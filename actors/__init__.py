@@ -1,0 +1,1 @@
+"""Thin actors: claim the job, call the concept that does the work, hand over."""

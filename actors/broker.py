@@ -1,0 +1,136 @@
+"""The Redis broker and its middleware. A message is a hint that carries an id; see app/dispatch.py."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import Middleware
+from flask import Flask
+from sqlalchemy import delete, func
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from actors import delivery, exports
+from app import leases
+from app.extensions import db
+from app.models.worker import Worker
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+QUEUES = ("high", "default", "low")
+# The longest an idle worker sleeps before it asks Redis again, in milliseconds: what a click waits for.
+IDLE_POLL = 100
+# How often a worker says that it lives, in seconds; pages believe it for three times as long.
+PRESENCE = 5.0
+# Platforms signal the whole process group, so that one stop arrives twice; dramatiq takes the second for "now".
+REPEATED_SIGNALS = 3.0
+
+
+def init_app(app: Flask, config: Settings) -> None:
+    """Make the app's broker and declare its actors and queues."""
+    # With a URL the client does no hidden retries, so no message is enqueued twice behind our back.
+    broker = Broker(url=config.redis_url, middleware=[AppContext(app), Shutdown(), Presence(app)])
+    dramatiq.set_broker(broker)
+    for queue in QUEUES:
+        broker.declare_queue(queue)
+    for queue, function in (("default", exports.run_export), ("high", delivery.deliver)):
+        # No middleware of ours retries or limits time: both are the database's business.
+        dramatiq.actor(function, broker=broker, queue_name=queue)
+    app.extensions["waybill.broker"] = broker
+
+
+class Broker(RedisBroker):
+    """dramatiq's, but an idle worker hears of a new message within `IDLE_POLL` instead of a second."""
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Any:
+        return super().consume(queue_name, prefetch, min(timeout, IDLE_POLL))
+
+
+class AppContext(Middleware):
+    """Every message is processed inside an app context of its own."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.local = threading.local()
+
+    def before_process_message(self, broker: dramatiq.Broker, message: Any) -> None:
+        self.local.context = self.app.app_context()
+        self.local.context.push()
+
+    def after_process_message(
+        self, broker: dramatiq.Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        self.local.context.pop()
+
+    after_skip_message = after_process_message
+
+
+class Shutdown(Middleware):
+    """The first stop signal makes every attempt hand its job back; its echoes are ignored."""
+
+    def before_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            handler = signal.getsignal(number)
+            # Only the worker's main thread may set handlers; an embedded worker has none.
+            if callable(handler) and threading.current_thread() is threading.main_thread():
+                signal.signal(number, once(handler))
+
+    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
+        leases.stopping.set()
+
+
+def once(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
+    """The same handler, deaf for `REPEATED_SIGNALS` seconds after it was called."""
+    heard: float | None = None
+
+    def first(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        if heard is None or time.monotonic() - heard > REPEATED_SIGNALS:
+            heard = time.monotonic()
+            leases.stopping.set()
+            handler(number, frame)
+
+    return first
+
+
+class Presence(Middleware):
+    """Keeps this worker's row in `workers` alive."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.ended = threading.Event()
+
+    def after_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
+        threading.Thread(target=self._keep, args=(worker,), name="presence", daemon=True).start()
+
+    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
+        self.ended.set()
+        with self.app.app_context(), db.engine.begin() as conn:
+            conn.execute(delete(Worker).where(Worker.id == leases.WORKER))
+
+    def _keep(self, worker: Any) -> None:
+        queues = sorted(worker.consumer_whitelist or QUEUES)
+        with self.app.app_context():
+            while not self.ended.is_set():
+                self._beat([queue for queue in queues if not queue.endswith(".DQ")], worker.worker_threads)
+                self.ended.wait(PRESENCE)
+
+    def _beat(self, queues: list[str], threads: int) -> None:
+        statement = insert(Worker).values(id=leases.WORKER, queues=queues, threads=threads)
+        statement = statement.on_conflict_do_update(
+            index_elements=[Worker.id], set_={"seen_at": func.clock_timestamp()}
+        )
+        try:
+            with db.engine.begin() as conn:
+                conn.execute(statement)
+        except SQLAlchemyError as error:
+            log.warning("The database does not answer (%s); this worker is not seen for now.", error)

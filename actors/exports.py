@@ -1,0 +1,14 @@
+"""Producing an artifact."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from app import exports, leases
+
+
+def run_export(job_id: str) -> None:
+    """Claim the export and make its file. A late or doubled message finds nothing to claim."""
+    lease = leases.claim(UUID(job_id))
+    if lease is not None:
+        exports.run(lease)

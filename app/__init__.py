@@ -1,0 +1,73 @@
+"""Waybill: exports and imports that are too big for a web request. `create_app` wires everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import redis
+from apiflask import APIFlask
+
+import actors.broker
+from app import extensions, settings
+from app.settings import ROOT, Settings
+
+__version__ = "0.1.0"
+
+
+def create_app(environ: Mapping[str, str] | None = None) -> APIFlask:
+    """The one app behind the web, the actors and the command line.
+
+    `environ` stands in for the process's environment (tests); raises BadSettings.
+    """
+    config = Settings.from_environ(environ)
+    app = APIFlask(
+        __name__,
+        title="Waybill",
+        version=__version__,
+        json_errors=False,
+        template_folder=str(ROOT / "templates"),
+        spec_path=None,
+        docs_path=None,
+    )
+    configure(app, config)
+    bind_extensions(app, config)
+    actors.broker.init_app(app, config)
+    register(app, config)
+    return app
+
+
+def configure(app: APIFlask, config: Settings) -> None:
+    """Flask's and its extensions' own settings, derived from ours."""
+    app.config.update(
+        WAYBILL=config,
+        SECRET_KEY=config.secret_key,
+        SECRET_KEY_FALLBACKS=config.secret_keys[1:],
+        SQLALCHEMY_DATABASE_URI=config.database_url,
+        SQLALCHEMY_ENGINE_OPTIONS={"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20},
+        BOOTSTRAP_SERVE_LOCAL=True,
+        MAIL_SERVER=config.mail_server,
+        MAIL_PORT=config.mail_port,
+        MAIL_USE_TLS=config.mail_use_tls,
+        MAIL_USE_SSL=config.mail_use_ssl,
+        MAIL_USERNAME=config.mail_username or None,
+        MAIL_PASSWORD=config.mail_password or None,
+        MAIL_DEFAULT_SENDER=config.mail_default_sender,
+    )
+
+
+def bind_extensions(app: APIFlask, config: Settings) -> None:
+    extensions.db.init_app(app)
+    extensions.migrate.init_app(app, extensions.db, directory=str(ROOT / "migrations"))
+    extensions.mail.init_app(app)
+    extensions.csrf.init_app(app)
+    extensions.bootstrap.init_app(app)
+    app.extensions["waybill.redis"] = redis.Redis.from_url(
+        config.redis_url, socket_timeout=5, socket_connect_timeout=1
+    )
+
+
+def register(app: APIFlask, config: Settings) -> None:
+    """Blueprints, error pages and commands."""
+
+
+__all__ = ["create_app", "settings"]

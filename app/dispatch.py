@@ -1,0 +1,55 @@
+"""Handing a job's id to a queue. A hint only: a message that is lost is sent again by the sweep."""
+
+from __future__ import annotations
+
+import logging
+from uuid import UUID
+
+import dramatiq
+from dramatiq.errors import BrokerError
+from flask import current_app
+from redis import RedisError
+from sqlalchemy import func, update
+
+from app.extensions import db
+from app.models.job import QUEUED, Job
+
+log = logging.getLogger(__name__)
+
+# Named, not imported: the actors stand above this module.
+ACTORS = {"export": "run_export", "import": "run_import"}
+DELIVER, DELIVER_QUEUE = "deliver", "high"
+
+
+def send(job_id: UUID) -> bool:
+    """Put a queued job's message on its queue; False if Redis did not take it.
+
+    `dispatched_at` is committed only after Redis took the message. The other way round, a process
+    killed in between would leave a job that looks sent.
+    """
+    with db.engine.connect() as conn:
+        row = conn.execute(
+            db.select(Job.kind, Job.queue).where(Job.id == job_id, Job.status == QUEUED)
+        ).first()
+    if row is None or not enqueue(ACTORS[row.kind], row.queue, str(job_id)):
+        return False
+    with db.engine.begin() as conn:
+        conn.execute(update(Job).where(Job.id == job_id, Job.status == QUEUED).values(dispatched_at=func.clock_timestamp()))
+    return True
+
+
+def send_delivery(delivery_id: int) -> bool:
+    """Put a delivery's message on its queue; False if Redis did not take it."""
+    return enqueue(DELIVER, DELIVER_QUEUE, delivery_id)
+
+
+def enqueue(actor: str, queue: str, *args: str | int) -> bool:
+    message: dramatiq.Message[None] = dramatiq.Message(
+        queue_name=queue, actor_name=actor, args=args, kwargs={}, options={}
+    )
+    try:
+        current_app.extensions["waybill.broker"].enqueue(message)
+    except (RedisError, BrokerError) as error:
+        log.warning("Redis took no message for %s%r (%s); the sweep will send it.", actor, args, error)
+        return False
+    return True

@@ -1,0 +1,236 @@
+"""Claim, renew, fence. A `Lease` is all that running code may know of its job's state.
+
+A thread renews the lease while the attempt works, and tells it to stop when the owner cancelled,
+when another attempt took the job, or when the worker shuts down. Work that sits in one long call
+(a query that has not answered yet) is broken off by the function given to `breaking_off`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+from uuid import UUID, uuid4
+
+from flask import Flask, current_app
+from sqlalchemy import Connection, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import events, settings
+from app.errors import Cancelled, Interruption, LeaseLost, Stopping
+from app.extensions import db
+from app.models import job as jobs
+from app.models.delivery import Delivery
+from app.models.job import CANCELLED, FAILED, QUEUED, SUCCEEDED, Claim, Job
+from app.progress import Ticker
+
+log = logging.getLogger(__name__)
+
+WORKER = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+# How often the lease is renewed and the cancel flag seen, in seconds.
+HEARTBEAT = 1.0
+# Set when the worker shuts down: every attempt hands its job back.
+stopping = threading.Event()
+
+
+def claim(job_id: UUID) -> Lease | None:
+    """Take the job, or None: it is not queued, not due, held by another, or out of attempts."""
+    config = settings.current()
+    span = timedelta(seconds=config.lease_seconds)
+    if stopping.is_set():
+        return None
+    with db.engine.begin() as conn:
+        taken = jobs.claim(conn, job_id, worker=WORKER, lease=span, limit=config.attempts_limit)
+        if taken is None:
+            return None
+        line = events.write(conn, job_id, _hello(taken.attempt), claim=taken)
+    lease = Lease(taken, span)
+    if line:
+        events.publish_line(job_id, taken.owner_id, line)
+    events.publish_status(job_id, taken.owner_id, jobs.RUNNING)
+    return lease
+
+
+def _hello(attempt: int) -> str:
+    return "Started." if attempt == 1 else f"Started again, attempt {attempt}."
+
+
+class Lease:
+    """One attempt's hold on its job. Use as a context manager: renewing begins and ends with it."""
+
+    def __init__(self, claim: Claim, span: timedelta) -> None:
+        self.claim = claim
+        self.job_id, self.owner_id, self.attempt = claim.job_id, claim.owner_id, claim.attempt
+        self.ticker = Ticker(self._write_progress, time.monotonic)
+        self._span = span
+        self._interruption: type[Interruption] | None = None
+        self._break_off: Callable[[], None] | None = None
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._keep, args=(_app(),), name=f"lease-{self.job_id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join(timeout=5)
+
+    # What running code calls.
+
+    def check(self) -> None:
+        """Raise Cancelled, LeaseLost or Stopping if this attempt must stop."""
+        if self._interruption:
+            raise self._interruption
+
+    @contextmanager
+    def breaking_off(self, action: Callable[[], None]) -> Iterator[None]:
+        """While inside, `action` (called from another thread) breaks off a call that blocks."""
+        with self._lock:
+            self._break_off = action
+        try:
+            self.check()
+            yield
+        finally:
+            with self._lock:
+                self._break_off = None
+
+    def log(self, text: str, level: str = "info") -> None:
+        """Append a line; raises LeaseLost if the job is another's now."""
+        with db.engine.begin() as conn:
+            line = events.write(conn, self.job_id, text, level=level, claim=self.claim)
+        if line is None:
+            raise LeaseLost
+        events.publish_line(self.job_id, self.owner_id, line)
+
+    def progress(self, done: int, total: int | None = None) -> None:
+        """`done` of `total` rows; cheap enough to call for every batch. Sees the cancel flag."""
+        self.check()
+        self.ticker.tick(done, total)
+
+    # How an attempt ends. Each returns False if the job was another's already.
+
+    def succeed(self, text: str, record: Callable[[Connection], None]) -> bool:
+        """Publish: `record` writes the artifact in the same transaction as status, last line and delivery."""
+        self.ticker.flush()
+        return self._finish(SUCCEEDED, text, "info", record=record, tell="ready")
+
+    def fail(self, code: str, message: str) -> bool:
+        return self._finish(FAILED, message, "error", code=code, message=message, tell="failed")
+
+    def cancelled(self) -> bool:
+        return self._finish(CANCELLED, "Cancelled. Nothing was published.", "warning")
+
+    def retry_later(self, message: str, after: timedelta) -> bool:
+        """Wait in the database for the next attempt."""
+        text = f"{message} Attempt {self.attempt} is over; the next one begins in {round(after.total_seconds())} s."
+        return self._requeue(text, after=after)
+
+    def hand_back(self) -> bool:
+        """The worker shuts down: the job goes on elsewhere and this attempt does not count."""
+        return self._requeue("The worker is shutting down; another one goes on with this job.", forgive=True)
+
+    def _requeue(self, text: str, *, after: timedelta = timedelta(0), forgive: bool = False) -> bool:
+        with db.engine.begin() as conn:
+            line = events.write(conn, self.job_id, text, level="warning", claim=self.claim)
+            done = jobs.requeue(conn, self.claim, after=after, forgive=forgive)
+        return self._tell(QUEUED, line, done)
+
+    def _finish(
+        self,
+        status: str,
+        text: str,
+        level: str,
+        *,
+        code: str | None = None,
+        message: str | None = None,
+        record: Callable[[Connection], None] | None = None,
+        tell: str | None = None,
+    ) -> bool:
+        with db.engine.begin() as conn:
+            line = events.write(conn, self.job_id, text, level=level, claim=self.claim)
+            done = jobs.finish(conn, self.claim, status, code=code, message=message)
+            if done and record:
+                record(conn)
+            if done and tell:
+                announce(conn, self.job_id, self.attempt, tell)
+        return self._tell(status, line, done)
+
+    def _tell(self, status: str, line: events.Line | None, done: bool) -> bool:
+        if line:
+            events.publish_line(self.job_id, self.owner_id, line)
+        if done:
+            events.publish_status(self.job_id, self.owner_id, status)
+        return done
+
+    def _write_progress(self, done: int, total: int | None) -> None:
+        with db.engine.begin() as conn:
+            conn.execute(
+                update(Job).where(*jobs.held(self.claim)).values(progress_done=done, progress_total=total)
+            )
+        events.publish_progress(self.job_id, self.owner_id, done, total, "rows")
+
+    # The renewing thread.
+
+    def _keep(self, app: Flask) -> None:
+        with app.app_context():
+            last = time.monotonic()
+            while not self._ended.wait(HEARTBEAT):
+                last = self._beat(last)
+                if self._interruption:
+                    self._call_break_off()
+
+    def _beat(self, last: float) -> float:
+        """Renew once; `last` is when it last worked (monotonic seconds). Returns the new `last`."""
+        if stopping.is_set():
+            self._interrupt(Stopping)
+        try:
+            with db.engine.begin() as conn:
+                ours, cancel = jobs.renew(conn, self.claim, self._span)
+        except SQLAlchemyError as error:
+            log.warning("The lease of job %s could not be renewed (%s).", self.job_id, error)
+            # By now another worker may hold the job: stop before doing work twice.
+            if time.monotonic() - last > self._span.total_seconds():
+                self._interrupt(LeaseLost)
+            return last
+        if not ours:
+            self._interrupt(LeaseLost)
+        elif cancel:
+            self._interrupt(Cancelled)
+        return time.monotonic()
+
+    def _interrupt(self, reason: type[Interruption]) -> None:
+        if self._interruption is None or reason is LeaseLost:
+            self._interruption = reason
+
+    def _call_break_off(self) -> None:
+        with self._lock:
+            action = self._break_off
+            if action is not None:
+                try:
+                    action()
+                except Exception:
+                    log.exception("Breaking off job %s failed; it stops at its next progress.", self.job_id)
+
+
+def announce(conn: Connection, job_id: UUID, attempt: int, name: str) -> None:
+    """Note that the owner is to be told, in the transaction that ends the job."""
+    conn.execute(
+        db.insert(Delivery).values(
+            job_id=job_id, name=name, attempt=attempt, message_id=f"<{job_id}.{attempt}.{name}@waybill>"
+        )
+    )
+
+
+def _app() -> Flask:
+    return current_app._get_current_object()  # type: ignore[attr-defined, no-any-return]

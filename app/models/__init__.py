@@ -1,0 +1,11 @@
+"""The tables, one concept a file. Importing this package registers them all."""
+
+from app.models.artifact import Artifact, Download
+from app.models.delivery import Delivery
+from app.models.event import Event
+from app.models.job import Job
+from app.models.token import ApiToken
+from app.models.user import Role, User
+from app.models.worker import Worker
+
+__all__ = ["ApiToken", "Artifact", "Delivery", "Download", "Event", "Job", "Role", "User", "Worker"]

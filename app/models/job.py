@@ -1,0 +1,233 @@
+"""A job: a persisted request with a status, a log and an owner.
+
+This file is the only place where a status changes, and it changes only by compare-and-set:
+
+    from       to          verb        who, when
+    ---------  ----------  ----------  -------------------------------------------------------------
+    queued     running     claim       an actor; takes the lease and the next attempt number
+    running    succeeded   finish      the attempt; its artifact is there
+    running    failed      finish      the attempt, for good; or the sweep, no attempt being left
+    running    cancelled   finish      the attempt, having seen the cancel flag
+    running    queued      requeue     the attempt (retry later, or handed back on shutdown),
+                                       or the sweep, its lease having run out
+    queued     cancelled   withdraw    the owner
+    queued     failed      withdraw    the sweep, no attempt being left
+    failed     queued      reopen      the owner: retry, with a fresh set of attempts
+    cancelled  queued      reopen      the owner: retry
+
+Every function takes a connection and commits nothing: the caller writes its log line in the same
+transaction. All times are the database's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ColumnElement,
+    Connection,
+    DateTime,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    and_,
+    func,
+    or_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.extensions import db
+from app.models.user import User
+
+QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded", "failed", "cancelled"
+STATUSES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
+FINAL = frozenset({SUCCEEDED, FAILED, CANCELLED})
+
+
+class Job(db.Model):  # type: ignore[misc, name-defined]
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint("kind IN ('export', 'import')", name="kind"),
+        CheckConstraint("status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="status"),
+        Index("ix_jobs_owner", "owner_id", "created_at", "id"),
+        Index("ix_jobs_created", "created_at", "id"),
+        Index("ix_jobs_definition", "kind", "definition", "created_at"),
+        Index("ix_jobs_unfinished", "queue", "created_at", postgresql_where="status IN ('queued', 'running')"),
+        Index("uq_jobs_idempotency", "owner_id", "idempotency_key", unique=True),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    kind: Mapped[str] = mapped_column(String(10))
+    # The report's or importer's key, and its title as it was when asked.
+    definition: Mapped[str] = mapped_column(String(100))
+    title: Mapped[str] = mapped_column(String(200))
+    owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    # Frozen: relative dates are absolute already.
+    params: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
+    format: Mapped[str] = mapped_column(String(20), default="csv")
+    dialect: Mapped[str] = mapped_column(String(20), default="machine")
+    compression: Mapped[str] = mapped_column(String(10), default="none")
+    queue: Mapped[str] = mapped_column(String(20), default="default")
+    # The job this one repeats ("run again with the same parameters").
+    parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))
+    # What was asked under that key: the same key with another request is refused.
+    request_sha256: Mapped[str | None] = mapped_column(String(64))
+
+    status: Mapped[str] = mapped_column(String(10), default=QUEUED)
+    # The number of the last claim: the fencing token. It never goes back.
+    attempt: Mapped[int] = mapped_column(default=0, server_default="0")
+    # How many of these claims don't count against the limit: handed back on shutdown, or before a retry.
+    forgiven: Mapped[int] = mapped_column(default=0, server_default="0")
+    lease_expires_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    worker: Mapped[str | None] = mapped_column(String(100))
+    # Not to be started before.
+    next_attempt_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    dispatched_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    cancel_requested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+    progress_done: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    progress_total: Mapped[int | None] = mapped_column(BigInteger)
+    progress_unit: Mapped[str] = mapped_column(String(20), default="rows", server_default="rows")
+    last_event: Mapped[int] = mapped_column(default=0, server_default="0")
+
+    error_code: Mapped[str | None] = mapped_column(String(50))
+    error_message: Mapped[str | None] = mapped_column(Text)
+
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+    started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+    owner: Mapped[User] = relationship(lazy="joined")
+
+    @property
+    def final(self) -> bool:
+        return self.status in FINAL
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a claim hands to its attempt."""
+
+    job_id: UUID
+    owner_id: int
+    attempt: int
+
+
+def claim(conn: Connection, job_id: UUID, *, worker: str, lease: timedelta, limit: int) -> Claim | None:
+    """Take a queued and due job, or a running one whose lease ran out. None: there is no work here.
+
+    A job with no attempt left is not claimed; the sweep fails it.
+    """
+    lapsed = and_(Job.status == RUNNING, Job.lease_expires_at < func.clock_timestamp())
+    statement = (
+        update(Job)
+        .where(Job.id == job_id, or_(due(), lapsed), Job.attempt - Job.forgiven < limit)
+        .values(
+            status=RUNNING,
+            attempt=Job.attempt + 1,
+            worker=worker,
+            lease_expires_at=func.clock_timestamp() + lease,
+            started_at=func.coalesce(Job.started_at, func.clock_timestamp()),
+            next_attempt_at=None,
+            progress_done=0,
+            progress_total=None,
+        )
+        .returning(Job.owner_id, Job.attempt)
+    )
+    row = conn.execute(statement).first()
+    return Claim(job_id, row.owner_id, row.attempt) if row else None
+
+
+def due() -> ColumnElement[bool]:
+    """Queued, and not waiting for a later attempt."""
+    return and_(
+        Job.status == QUEUED,
+        or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= func.clock_timestamp()),
+    )
+
+
+def renew(conn: Connection, claim: Claim, lease: timedelta) -> tuple[bool, bool]:
+    """Prolong the lease. Returns (still ours, cancel asked for)."""
+    row = conn.execute(
+        update(Job)
+        .where(*held(claim))
+        .values(lease_expires_at=func.clock_timestamp() + lease)
+        .returning(Job.cancel_requested_at)
+    ).first()
+    return (row is not None, row is not None and row.cancel_requested_at is not None)
+
+
+def held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    """The fence: true only while this attempt is the job's newest and still at work."""
+    return (Job.id == claim.job_id, Job.attempt == claim.attempt, Job.status == RUNNING)
+
+
+def finish(conn: Connection, claim: Claim, status: str, *, code: str | None = None, message: str | None = None) -> bool:
+    """running -> succeeded, failed or cancelled, by the attempt that holds the job."""
+    return _change(
+        conn,
+        held(claim),
+        status=status,
+        error_code=code,
+        error_message=message,
+        finished_at=func.clock_timestamp(),
+        lease_expires_at=None,
+    )
+
+
+def requeue(conn: Connection, claim: Claim, *, after: timedelta = timedelta(0), forgive: bool = False) -> bool:
+    """running -> queued: to be tried again after a pause; `forgive` gives the attempt back."""
+    return _change(
+        conn,
+        held(claim),
+        status=QUEUED,
+        lease_expires_at=None,
+        dispatched_at=None,
+        next_attempt_at=func.clock_timestamp() + after,
+        forgiven=Job.forgiven + (1 if forgive else 0),
+    )
+
+
+def withdraw(conn: Connection, job_id: UUID, status: str, *, code: str | None = None, message: str | None = None) -> bool:
+    """queued -> cancelled or failed, before anybody has it."""
+    return _change(
+        conn,
+        (Job.id == job_id, Job.status == QUEUED),
+        status=status,
+        error_code=code,
+        error_message=message,
+        finished_at=func.clock_timestamp(),
+    )
+
+
+def reopen(conn: Connection, job_id: UUID) -> bool:
+    """failed or cancelled -> queued, with a fresh set of attempts."""
+    return _change(
+        conn,
+        (Job.id == job_id, Job.status.in_((FAILED, CANCELLED))),
+        status=QUEUED,
+        forgiven=Job.attempt,
+        error_code=None,
+        error_message=None,
+        finished_at=None,
+        next_attempt_at=None,
+        dispatched_at=None,
+        cancel_requested_at=None,
+        progress_done=0,
+        progress_total=None,
+    )
+
+
+def _change(conn: Connection, where: Iterable[ColumnElement[bool]], **values: Any) -> bool:
+    changed = conn.execute(update(Job).where(*where).values(**values).returning(Job.id)).first()
+    return changed is not None

@@ -1,0 +1,168 @@
+"""All settings, read from the environment once. Defaults point at what `make run` starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from flask import current_app
+
+from app.errors import BadSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN_ENV = ROOT / "var" / "run.env"
+DEFAULT_SECRET_KEY = "waybill-development-only"  # noqa: S105
+
+
+def setting(help: str, default: str | int | bool | None = None) -> str:
+    """A documented setting: its environment variable is the field's name in capitals."""
+    return field(default=default, metadata={"help": help})  # type: ignore[return-value]
+
+
+def number(help: str, default: int) -> int:
+    return field(default=default, metadata={"help": help})
+
+
+def switch(help: str, default: bool) -> bool:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every setting of Waybill. `docs/operator.md` shows the same table."""
+
+    environment: str = setting("`development` or `production`.", "production")
+    database_url: str = setting("PostgreSQL 14 or newer; holds jobs, leases, logs and checkpoints.", "")
+    redis_url: str = setting("Redis or Valkey 6.2 or newer; messages, live lines and limits.", "")
+    storage_url: str = setting("`file:///folder` or `s3://bucket/prefix` (with the usual `AWS_*`).", "")
+    secret_key: str = setting("Signs sessions and links. At least 32 characters.", DEFAULT_SECRET_KEY)
+    secret_key_fallbacks: str = setting("Earlier secret keys, by commas: links made with them stay good.", "")
+    public_url: str = setting("Where people reach Waybill; links in mails start with it.", "http://127.0.0.1:8000")
+    port: int = number("Where the web process listens.", 8000)
+
+    mail_server: str = setting("SMTP server.", "")
+    mail_port: int = number("Its port.", 25)
+    mail_use_tls: bool = switch("STARTTLS.", False)
+    mail_use_ssl: bool = switch("TLS from the first byte.", False)
+    mail_username: str = setting("SMTP user name, if one is needed.", "")
+    mail_password: str = setting("SMTP password, if one is needed.", "")
+    mail_default_sender: str = setting("The From line.", "Waybill <waybill@localhost>")
+    mailbox_dir: str = setting("Folder of caught mails shown at `/mailbox`; development only.", "")
+
+    retention_hours: int = number("How long artifacts and their links live.", 24)
+    events_retention_days: int = number("How long a finished job's log is kept.", 30)
+    lease_seconds: int = number("How long a silent worker keeps its job.", 15)
+    attempts_limit: int = number("How often a job is tried before it fails.", 3)
+    statement_timeout_seconds: int = number("Longest query of a report.", 3600)
+    user_running_limit: int = number("Queued and running jobs of one person at a time.", 20)
+    request_rate: str = setting("API requests per token or session.", "600 per minute")
+    sign_in_rate: str = setting("Sign-in attempts per address.", "10 per minute")
+    trusted_proxies: int = number("Reverse proxies before the web process that set X-Forwarded-*.", 0)
+
+    demo: bool = switch("Show the reports over the demo data.", False)
+    reports_path: str = setting("Folders of your own reports, joined as in PATH.", "")
+    importers_path: str = setting("Folders of your own importers, joined as in PATH.", "")
+    sources: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "`SOURCE_<NAME>_URL`, one per source: a database that reports read from."},
+    )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read and check the environment; raises BadSettings that names the variable and the mend."""
+        values = dict(os.environ if environ is None else environ)
+        if "DATABASE_URL" not in values and environ is None:
+            values = read_env_file(RUN_ENV) | values
+        found: dict[str, object] = {}
+        for item in fields(cls):
+            raw = values.get(item.name.upper())
+            if raw is not None and raw != "" and item.name != "sources":
+                found[item.name] = _convert(item.name.upper(), raw, str(item.type))
+        found["database_url"] = _database_url(values.get("DATABASE_URL", ""))
+        found["sources"] = {
+            name.removeprefix("SOURCE_").removesuffix("_URL").lower(): url
+            for name, url in values.items()
+            if name.startswith("SOURCE_") and name.endswith("_URL") and url
+        }
+        if found.get("environment") == "development":
+            found.setdefault("demo", True)
+        return cls(**found)._checked()  # type: ignore[arg-type]
+
+    def _checked(self) -> Settings:
+        if self.environment not in ("development", "production"):
+            raise BadSettings(f"ENVIRONMENT is {self.environment!r}; use development or production.")
+        for name in ("database_url", "redis_url", "storage_url"):
+            if not getattr(self, name):
+                raise BadSettings(
+                    f"{name.upper()} is not set. Set it, or type `make run` to start everything that is needed."
+                )
+        if not self.development and (self.secret_key == DEFAULT_SECRET_KEY or len(self.secret_key) < 32):
+            raise BadSettings(
+                "SECRET_KEY is the default or shorter than 32 characters. Outside development set it to a secret "
+                'of your own, for instance the output of: python -c "import secrets; print(secrets.token_hex(32))"'
+            )
+        if urlsplit(self.public_url).scheme not in ("http", "https"):
+            raise BadSettings(f"PUBLIC_URL is {self.public_url!r}; it must start with http:// or https://.")
+        if not self.storage_url.startswith(("file:///", "s3://")):
+            raise BadSettings(f"STORAGE_URL is {self.storage_url!r}; use file:///folder or s3://bucket/prefix.")
+        return self
+
+    @property
+    def development(self) -> bool:
+        return self.environment == "development"
+
+    @property
+    def https(self) -> bool:
+        return self.public_url.startswith("https://")
+
+    @property
+    def secret_keys(self) -> list[str]:
+        """The key that signs first, then the ones that are still believed."""
+        return [self.secret_key, *filter(None, self.secret_key_fallbacks.split(","))]
+
+    @property
+    def source_urls(self) -> dict[str, str]:
+        """Every source's URL by its name; `demo` is the app's own database, schema `demo`."""
+        demo = {"demo": self.database_url} if self.demo else {}
+        return demo | dict(self.sources)
+
+
+def current() -> Settings:
+    """The settings of the app at work."""
+    settings: Settings = current_app.config["WAYBILL"]
+    return settings
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """NAME=value lines, as `make run` writes them for a second terminal; {} if there is no such file."""
+    if not path.exists():
+        return {}
+    lines = (line.partition("=") for line in path.read_text().splitlines() if "=" in line)
+    return {name: value for name, _, value in lines}
+
+
+def _convert(name: str, raw: str, kind: str) -> object:
+    if kind == "int":
+        try:
+            return int(raw)
+        except ValueError:
+            raise BadSettings(f"{name} is {raw!r}; it must be a whole number.") from None
+    if kind == "bool":
+        if raw.lower() not in ("1", "0", "true", "false", "yes", "no", "on", "off"):
+            raise BadSettings(f"{name} is {raw!r}; use true or false.")
+        return raw.lower() in ("1", "true", "yes", "on")
+    return raw
+
+
+def _database_url(raw: str) -> str:
+    """Heroku-like platforms say postgres://; SQLAlchemy wants to know the driver, too."""
+    scheme, _, rest = raw.partition("://")
+    if raw and scheme not in ("postgres", "postgresql", "postgresql+psycopg"):
+        raise BadSettings(
+            f"DATABASE_URL starts with {scheme}://; Waybill keeps its jobs in PostgreSQL only. "
+            "Other databases can be sources: SOURCE_<NAME>_URL."
+        )
+    return f"postgresql+psycopg://{rest}" if raw else ""
