@@ -4,8 +4,21 @@ from app.models.artifact import Artifact, Download
 from app.models.delivery import Delivery
 from app.models.event import Event
 from app.models.job import Job
+from app.models.session import SignIn, SignInLink
 from app.models.token import ApiToken
 from app.models.user import Role, User
 from app.models.worker import Worker
 
-__all__ = ["ApiToken", "Artifact", "Delivery", "Download", "Event", "Job", "Role", "User", "Worker"]
+__all__ = [
+    "ApiToken",
+    "Artifact",
+    "Delivery",
+    "Download",
+    "Event",
+    "Job",
+    "Role",
+    "SignIn",
+    "SignInLink",
+    "User",
+    "Worker",
+]

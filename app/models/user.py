@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 
 from flask_security.core import RoleMixin, UserMixin
-from sqlalchemy import Column, ForeignKey, String, Table, Text, func
+from sqlalchemy import Column, DateTime, ForeignKey, String, Table, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.extensions import db
+
+MEMBER, ADMIN = "member", "admin"
 
 roles_users = Table(
     "roles_users",
@@ -31,20 +33,14 @@ class User(db.Model, UserMixin):  # type: ignore[misc, name-defined]
     __tablename__ = "users"
 
     id: Mapped[int] = mapped_column(primary_key=True)
+    # Lower case always, so that nobody has two accounts.
     email: Mapped[str] = mapped_column(String(255), unique=True)
+    # None: signs in by emailed link only.
     password: Mapped[str | None] = mapped_column(String(255))
-    active: Mapped[bool] = mapped_column(default=True)
+    active: Mapped[bool] = mapped_column(default=True, server_default="true")
+    # In every session; a new one ends them all.
     fs_uniquifier: Mapped[str] = mapped_column(String(64), unique=True)
-    confirmed_at: Mapped[datetime | None]
-    last_login_at: Mapped[datetime | None]
-    current_login_at: Mapped[datetime | None]
-    last_login_ip: Mapped[str | None] = mapped_column(String(64))
-    current_login_ip: Mapped[str | None] = mapped_column(String(64))
-    login_count: Mapped[int | None]
-    us_totp_secrets: Mapped[str | None] = mapped_column(Text)
-    us_phone_number: Mapped[str | None] = mapped_column(String(128), unique=True)
-    create_datetime: Mapped[datetime] = mapped_column(server_default=func.now())
-    update_datetime: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
     roles: Mapped[list[Role]] = relationship(secondary=roles_users, lazy="selectin")
 
@@ -54,8 +50,8 @@ class User(db.Model, UserMixin):  # type: ignore[misc, name-defined]
 
     @property
     def is_admin(self) -> bool:
-        return "admin" in self.role_names
+        return ADMIN in self.role_names
 
-    def may(self, roles: Any) -> bool:
+    def may(self, roles: Iterable[str]) -> bool:
         """Whether one of `roles` is this person's."""
         return not self.role_names.isdisjoint(roles)
