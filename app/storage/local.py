@@ -1,0 +1,253 @@
+"""Objects as files in a folder: `file:///folder`. One machine, or a shared file system."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from stat import S_ISREG
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+from app.errors import (
+    BadSettings,
+    ObjectMissing,
+    StorageFull,
+    StorageRefused,
+    StorageUnavailable,
+    WaybillError,
+)
+from app.storage import Abandoned, Blocks, Stat, Storage, Writer, checked_key, is_key, span
+
+log = logging.getLogger(__name__)
+
+# Files on their way. In the storage's own folder, because a rename is atomic only within one file system;
+# no key starts with a dot.
+PARTIAL = ".partial"
+
+# Small blocks are gathered up to this many bytes, so that a row is not a system call.
+GATHER = 512 * 1024
+
+
+def open_storage(url: str, environ: Mapping[str, str]) -> Local:
+    parts = urlsplit(url)
+    path = Path(unquote(parts.path))
+    if parts.netloc or path == Path("/"):
+        raise BadSettings(
+            f"STORAGE_URL is {url!r}; a folder is written with three slashes: file:///srv/waybill."
+        )
+    return Local(path)
+
+
+class Local(Storage):
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def writer(self, key: str, *, content_type: str, filename: str) -> LocalWriter:
+        return LocalWriter(self.root, key, filename)
+
+    def stat(self, key: str) -> Stat:
+        try:
+            found = self._path(key).stat()
+        except OSError as error:
+            raise _reading(error, key) from error
+        if not S_ISREG(found.st_mode):
+            raise _missing(key)
+        return _stat(key, found)
+
+    def open(self, key: str, start: int = 0, end: int | None = None) -> Blocks:
+        try:
+            file = self._path(key).open("rb", buffering=0)
+            file.seek(start)
+        except OSError as error:
+            raise _reading(error, key) from error
+        length = span(os.fstat(file.fileno()).st_size, start, end)
+        return Blocks(key, file, length, lambda error: translated(error, key))
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise translated(error, key) from error
+        self._prune(path.parent)
+
+    def list(self, prefix: str, older_than: timedelta = timedelta(0)) -> Iterator[Stat]:
+        limit = _now() - older_than
+        for folder, folders, files in os.walk(self.root / Path(f"{prefix}*").parent, onerror=_unless_missing):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in files:
+                path = Path(folder, name)
+                key = path.relative_to(self.root).as_posix()
+                # A file may be deleted while the folder is read.
+                with suppress(FileNotFoundError):
+                    found = _stat(key, path.stat())
+                    if key.startswith(prefix) and is_key(key) and found.modified <= limit:
+                        yield found
+
+    def abandoned(self, older_than: timedelta) -> Sequence[Abandoned]:
+        limit = _now() - older_than
+        found = []
+        for path in (self.root / PARTIAL).glob("*"):
+            with suppress(FileNotFoundError):
+                touched = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                if touched <= limit:
+                    found.append(Abandoned(path.name, touched))
+        return found
+
+    def clean(self, older_than: timedelta) -> int:
+        found = self.abandoned(older_than)
+        for upload in found:
+            (self.root / PARTIAL / upload.name).unlink(missing_ok=True)
+        return len(found)
+
+    def presign(self, key: str, *, filename: str, content_type: str, seconds: int) -> None:
+        return None
+
+    def check(self) -> None:
+        with self.writer("check", content_type="text/plain", filename="check") as writer:
+            writer.write(b"Waybill can write here.\n")
+            writer.flush()
+
+    def _path(self, key: str) -> Path:
+        return self.root / checked_key(key)
+
+    def _prune(self, folder: Path) -> None:
+        """Take away folders that became empty; a writer that needs one makes it again."""
+        while folder != self.root:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
+
+
+class LocalWriter(Writer):
+    """Writes to a temporary name; the commit makes it durable and renames it."""
+
+    def __init__(self, root: Path, key: str, filename: str) -> None:
+        super().__init__(key, filename)
+        self._root = root
+        self._target = root / key
+        self._temporary = root / PARTIAL / uuid4().hex
+        self._gathered = bytearray()
+        try:
+            self._temporary.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._temporary.open("xb", buffering=0)
+        except OSError as error:
+            raise self._translated(error) from error
+
+    def _add(self, block: memoryview) -> None:
+        if len(block) < GATHER:
+            self._gathered += block
+            if len(self._gathered) >= GATHER:
+                self.flush()
+        else:
+            self.flush()
+            self._write(block)
+
+    def flush(self) -> None:
+        """Hand what was gathered to the operating system."""
+        gathered, self._gathered = self._gathered, bytearray()
+        self._write(memoryview(gathered))
+
+    def _write(self, rest: memoryview) -> None:
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise self._translated(error) from error
+
+    def _publish(self) -> None:
+        self.flush()
+        try:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            try:
+                self._rename()
+            except FileNotFoundError:
+                # Between its two steps another process may have pruned the folder, empty as it was.
+                self._rename()
+            # The entry in its folder, and each folder's entry in the one above it.
+            for folder in self._target.parents:
+                _fsync_folder(folder)
+                if folder == self._root:
+                    break
+        except OSError as error:
+            raise self._translated(error) from error
+
+    def _rename(self) -> None:
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary.rename(self._target)
+
+    def _discard(self) -> None:
+        self._gathered.clear()
+        try:
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s stays until the next sweep: %s", self._temporary, error)
+
+    def _translated(self, error: OSError) -> WaybillError:
+        return translated(error, self.filename, self.bytes)
+
+
+def translated(error: Exception, name: str, written: int = 0) -> WaybillError:
+    """What an OSError means to a person; `written` bytes of `name` were taken before it."""
+    match error.errno if isinstance(error, OSError) else None:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return StorageFull(
+                f"The storage has no room left ({_reason(error)}) after {written:,} bytes of {name}. "
+                "Nothing was published. Ask the operator to make room, then try again."
+            )
+        case errno.EACCES | errno.EPERM | errno.EROFS | errno.ENOTDIR | errno.EISDIR:
+            return StorageRefused(
+                f"The storage folder refuses {name} ({_reason(error)}). "
+                "Ask the operator to let Waybill read and write the folder in STORAGE_URL, then try again."
+            )
+        case _:
+            return StorageUnavailable(
+                f"The storage folder failed with {name} ({_reason(error)}). Please try again."
+            )
+
+
+def _reading(error: OSError, key: str) -> WaybillError:
+    missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    return _missing(key) if missing else translated(error, key)
+
+
+def _missing(key: str) -> ObjectMissing:
+    return ObjectMissing(f"{key} is not in the storage (any more).")
+
+
+def _unless_missing(error: OSError) -> None:
+    """A folder that is gone holds nothing; one that can't be read is no empty one."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise translated(error, "the list of objects") from error
+
+
+def _reason(error: Exception) -> str:
+    """The system's own words, without the path: that is the operator's business and stands in the log."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return (words or str(error)).lower()
+
+
+def _stat(key: str, found: os.stat_result) -> Stat:
+    modified = datetime.fromtimestamp(found.st_mtime, UTC)
+    return Stat(key, found.st_size, f"{found.st_mtime_ns:x}-{found.st_size:x}", modified)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
