@@ -57,6 +57,7 @@ class Child:
         self.patience = patience
         self._popen: subprocess.Popen[bytes] | None = None
         self._log_offset = 0
+        self._asked = False
 
     @property
     def pid(self) -> int:
@@ -76,6 +77,7 @@ class Child:
     def start(self) -> None:
         if self.alive:
             raise ChildFailed(f"{self.name} is running already (process {self.pid}).")
+        self._asked = False
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._log_offset = log.tell()
@@ -106,8 +108,9 @@ class Child:
             time.sleep(0.03)
 
     def ask_to_stop(self) -> None:
-        """Send the farewell and return at once."""
-        if self.alive:
+        """Send the farewell, once, and return: many programs take the second for "at once"."""
+        if self.alive and not self._asked:
+            self._asked = True
             with suppress(ProcessLookupError):
                 os.kill(self.pid, self.farewell)
 

@@ -117,7 +117,7 @@ class Postgres:
         if _shared_memory() < LITTLE_SHARED_MEMORY:  # containers are often given 64 MB
             options["dynamic_shared_memory_type"] = "mmap"
         if not self.durable:
-            options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+            options |= {"fsync": "off", "full_page_writes": "off"}
         return [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
 
     def _prepare_directories(self) -> None:

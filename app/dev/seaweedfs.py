@@ -29,6 +29,7 @@ class SeaweedFS:
             [_program(), *self._options()],
             log=log or self.directory / "seaweedfs.log",
             directory=self.directory,
+            patience=2.0,
         )
 
     @property
@@ -74,16 +75,14 @@ class SeaweedFS:
             "ip": "127.0.0.1",
             "ip.bind": "127.0.0.1",
             "dir": str(self.directory / "data"),
-            "s3": "true",
             "s3.port": str(self.port),
             "s3.config": str(self._identities),
             "s3.iam": "false",
             "s3.port.iceberg": "0",
             "s3.port.lance": "0",
-            "master.volumeSizeLimitMB": "1024",
-            "volume.max": "0",
+            "webdav": "false",
+            "admin.ui": "false",
             "volume.preStopSeconds": "0",
-            "master.telemetry": "false",
             # Every port is named: the defaults are offsets that may be taken.
             **{
                 name: str(free_port())
@@ -95,10 +94,12 @@ class SeaweedFS:
                     "filer.port",
                     "filer.port.grpc",
                     "s3.port.grpc",
+                    "admin.port",
+                    "admin.port.grpc",
                 )
             },
         }
-        return ["server", *(f"-{name}={value}" for name, value in options.items())]
+        return ["mini", *(f"-{name}={value}" for name, value in options.items())]
 
     def _write_identities(self) -> None:
         """In a file only we can read, not on the command line."""

@@ -28,7 +28,7 @@ class Valkey:
 
     @property
     def url(self) -> str:
-        return f"redis://:{self._password_file.read_text()}@127.0.0.1:{self.port}/0"
+        return f"redis://:{self._password()}@127.0.0.1:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -39,7 +39,6 @@ class Valkey:
         return self._child.alive
 
     def start(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
         self._write_configuration()
         self._child.start()
         self._child.wait_until(self._answers)
@@ -54,17 +53,23 @@ class Valkey:
     def tail(self) -> str:
         return self._child.tail()
 
-    def _write_configuration(self) -> None:
-        """In a file only we can read: a password on the command line is seen by everyone on the machine."""
+    def _password(self) -> str:
+        """Made when it is first asked for."""
         if not self._password_file.exists():
+            self.directory.mkdir(parents=True, exist_ok=True)
             self._password_file.touch(mode=0o600)
             self._password_file.write_text(secrets.token_urlsafe(24))
+        return self._password_file.read_text()
+
+    def _write_configuration(self) -> None:
+        """In a file only we can read: a password on the command line is seen by everyone on the machine."""
+        password = self._password()
         self._configuration.touch(mode=0o600)
         self._configuration.write_text(
             "bind 127.0.0.1\n"
             f"port {self.port}\n"
             "protected-mode yes\n"
-            f"requirepass {self._password_file.read_text()}\n"
+            f"requirepass {password}\n"
             "appendonly yes\n"
             'save ""\n'
             "daemonize no\n"
