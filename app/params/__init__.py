@@ -81,9 +81,9 @@ class Param:
     def problems(self, moment: Moment) -> Iterator[str]:
         """What is wrong with the definition itself, in words for its author."""
         if not NAME.fullmatch(self.name) or self.name in RESERVED:
-            yield f"param {self.name!r}: use lower-case letters, digits and _, and not {' or '.join(RESERVED)}"
+            yield f"param {self.name!r}: use lower-case letters, digits and _, not {' or '.join(RESERVED)}"
         if self.type not in KINDS:
-            yield f"param {self.name}: there is no type {self.type!r}.{did_you_mean(self.type, KINDS)}"
+            yield f"param {self.name}: there is no type {self.type!r}.{did_you_mean(str(self.type), KINDS)}"
             return
         for option in self._foreign_options():
             types = ", ".join(OPTION_TYPES[option])
@@ -103,6 +103,8 @@ class Param:
         if self.items not in ("text", "int"):
             yield f"items is {self.items!r}; use 'text' or 'int'"
             return
+        if self.max_length < 1:
+            yield "max_length must be 1 or more"
         values = [choice.value for choice in self.choices]
         if self.type == "enum" and not values:
             yield "an enum needs choices"

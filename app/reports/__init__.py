@@ -1,0 +1,35 @@
+"""Reports: one definition a file, in SQL or in Python; `Registry` finds them. See docs/author.md.
+
+A report file is any .sql or .py file of this folder, or of a folder in REPORTS_PATH, whose name does not
+begin with "_".
+"""
+
+from app.params import Choice, Param, Params
+from app.reports._base import (
+    Column,
+    Person,
+    Report,
+    ReportContext,
+    SqlReport,
+    Statement,
+    compose,
+    statement,
+)
+from app.reports._registry import BrokenReports, Problem, Registry
+
+__all__ = [
+    "BrokenReports",
+    "Choice",
+    "Column",
+    "Param",
+    "Params",
+    "Person",
+    "Problem",
+    "Registry",
+    "Report",
+    "ReportContext",
+    "SqlReport",
+    "Statement",
+    "compose",
+    "statement",
+]

@@ -1,0 +1,174 @@
+"""What a report is, and how its query becomes a statement."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from app.errors import QueryFailed
+from app.params import RESERVED, Params
+from app.reports._sql import BadSql, Token, placeholders, render, tokens, unsafe
+
+NONE = Params()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the file, and what it means."""
+
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A query for psycopg: `sql` with %(name)s placeholders, each cast to its type, and their values."""
+
+    sql: str
+    values: dict[str, Any]
+
+
+class Person(Protocol):
+    """Who runs a report."""
+
+    @property
+    def id(self) -> Any: ...
+
+    @property
+    def email(self) -> Any: ...
+
+
+class ReportContext(Protocol):
+    """What a Python report may do while it runs."""
+
+    @property
+    def user_email(self) -> str: ...
+
+    @property
+    def user_id(self) -> str: ...
+
+    def log(self, text: str) -> None:
+        """One line in the job's log."""
+
+    def progress(self, done: int, total: int | None = None) -> None:
+        """How far it is, in rows or steps; cheap, so call it as often as you like."""
+
+    def check(self) -> None:
+        """Raises when the job is cancelled or its worker stops: call it before a pause."""
+
+    def query(self, sql: str, **bound: Any) -> Iterator[tuple[Any, ...]]:
+        """Rows of one reading query on the report's source, streamed; `:name` takes `bound["name"]`."""
+
+
+class Report:
+    """A definition: title, params, rows. Subclass it once in a .py file; a .sql file makes a SqlReport.
+
+    docs/author.md tells of every attribute.
+    """
+
+    key: str = ""
+    title: str = ""
+    description: str = ""
+    group: str = "Reports"
+    source: str = "demo"
+    roles: tuple[str, ...] = ("member", "admin")
+    params: Params = NONE
+    columns: tuple[Column, ...] | None = None
+    filename: str = "{key}-{date}"
+    link: Literal["signed", "signed-in"] = "signed"
+    queue: Literal["default", "low"] = "default"
+    partition_by: str | None = None
+
+    # Where it is defined; set by the registry.
+    path: Path = Path()
+    line: int = 1
+
+    # All that an author may set, in a class body or (but for `key`) in a .sql file's head.
+    OPTIONS: ClassVar[tuple[str, ...]] = (
+        *("key", "title", "description", "group", "source", "roles", "params", "columns"),
+        *("filename", "link", "queue", "partition_by"),
+    )
+
+    def rows(self, params: Mapping[str, Any], context: ReportContext) -> Iterator[Sequence[object]]:
+        """One sequence of values for each row, as long as `columns`; `params` are typed values."""
+        raise NotImplementedError
+
+    def allows(self, roles: Collection[str]) -> bool:
+        """Whether somebody with these roles may run it."""
+        return not set(self.roles).isdisjoint(roles)
+
+    def filename_on(self, day: date) -> str:
+        """The file's name without its extension."""
+        return self.filename.replace("{key}", self.key).replace("{date}", day.isoformat())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.key}>"
+
+
+class SqlReport(Report):
+    """A report that is one query. `sql` is the file's query as written; `query` its tokens."""
+
+    sql: str = ""
+    query: Sequence[Token] = ()
+
+
+def statement(report: SqlReport, bound: Mapping[str, Any], user: Person) -> Statement:
+    """The report's query for `user`; `bound` comes from `report.params.bind(...)`.
+
+    It begins with as many line breaks as the file has before it: the database's "LINE 12" is the file's.
+    """
+    person = dict(zip(RESERVED, (str(user.email), str(user.id)), strict=True))
+    found = _statement(report.query, {**bound, **person}, report.params)
+    return Statement("\n" * (report.query[0].line - 1) + found.sql, found.values)
+
+
+def compose(sql: str, bound: Mapping[str, Any], params: Params = NONE) -> Statement:
+    """The statement of a Python report's own query: `:name` in `sql` takes `bound["name"]`.
+
+    A name of `params` has that param's type; any other its value's. Raises QueryFailed if the query
+    does not only read, or names what is not bound.
+    """
+    try:
+        found = tokens(sql)
+        for problem in unsafe(found):
+            raise problem
+    except BadSql as problem:
+        raise QueryFailed(f"A query of this report was refused, line {problem.line}: {problem}.") from None
+    if missing := placeholders(found).keys() - bound:
+        raise QueryFailed(f"A query of this report names :{min(missing)}, but no such value was given.")
+    return _statement(found, bound, params)
+
+
+def _statement(found: Sequence[Token], values: Mapping[str, Any], params: Params) -> Statement:
+    types = dict.fromkeys(RESERVED, "text")
+    types |= {param.name: param.cast for param in params}
+
+    def typed(name: str) -> str:
+        cast = types.get(name) or _pg_type(values[name])
+        return f"CAST(%({name})s AS {cast})" if cast else f"%({name})s"
+
+    return Statement(render(found, typed), {name: values[name] for name in placeholders(found)})
+
+
+def _pg_type(value: Any) -> str | None:
+    """The PostgreSQL type of a value that no param declares; None leaves it to the database."""
+    if isinstance(value, list):
+        item = _pg_type(next((item for item in value if item is not None), ""))
+        return f"{item}[]" if item else None
+    return next((name for kind, name in _PG_TYPES if isinstance(value, kind)), None)
+
+
+# bool is an int and datetime is a date: the narrower first.
+_PG_TYPES: tuple[tuple[type, str], ...] = (
+    (bool, "boolean"),
+    (int, "bigint"),
+    (Decimal, "numeric"),
+    (float, "double precision"),
+    (datetime, "timestamptz"),
+    (date, "date"),
+    (str, "text"),
+)

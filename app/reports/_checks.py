@@ -1,0 +1,139 @@
+"""What can be wrong with a report's definition, each with the option it is about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from app.params import RESERVED, Param, did_you_mean
+from app.params.kinds import Moment
+from app.reports._base import Column, Report, SqlReport
+from app.reports._sql import placeholders, unsafe
+
+_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")
+_COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+# A file's name may not wander into another folder, nor break a header.
+_FILENAME = re.compile(r"[^/\\\x00-\x1f\x7f]{1,150}")
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong: with an option, with one of a param's, or (`line`) with a place in the SQL."""
+
+    message: str
+    option: str | None = None
+    param: str | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """The names that a report may use."""
+
+    sources: Collection[str]
+    roles: Collection[str]
+
+
+def findings(report: Report, known: Known) -> Iterator[Finding]:
+    """Everything that is wrong with `report`, so that its author mends it in one go."""
+    yield from _texts(report)
+    yield from _names(report, known)
+    yield from _params(report)
+    if isinstance(report, SqlReport):
+        yield from _sql(report)
+    else:
+        yield from _python(report)
+
+
+def _texts(report: Report) -> Iterator[Finding]:
+    for option in ("title", "description", "group", "source", "filename"):
+        if not isinstance(getattr(report, option), str):
+            yield Finding(f"{option} must be a text", option)
+    if not report.title:
+        yield Finding('the report has no title; say for instance: title = "Tasks by project"', "title")
+    if not _KEY.fullmatch(str(report.key)):
+        yield Finding(f"the key {report.key!r} must be made of lower-case letters, digits, _ and -", "key")
+    if not _FILENAME.fullmatch(str(report.filename)):
+        yield Finding("filename must have 1 to 150 characters and no slash or line break", "filename")
+
+
+def _names(report: Report, known: Known) -> Iterator[Finding]:
+    if isinstance(report.source, str) and report.source not in known.sources:
+        hint = did_you_mean(report.source, sorted(known.sources))
+        yield Finding(
+            f"there is no source {report.source!r}; set SOURCE_{report.source.upper()}_URL.{hint}", "source"
+        )
+    if not isinstance(report.roles, tuple) or not report.roles:
+        yield Finding('roles must be a list of names, such as ["member", "admin"]', "roles")
+    else:
+        for role in report.roles:
+            if role not in known.roles:
+                yield Finding(
+                    f"there is no role {role!r}.{did_you_mean(str(role), sorted(known.roles))}", "roles"
+                )
+    if str(report.queue) not in ("default", "low"):
+        yield Finding(f"queue is {report.queue!r}; use 'default', or 'low' for one that takes hours", "queue")
+    if str(report.link) not in ("signed", "signed-in"):
+        yield Finding(f"link is {report.link!r}; use 'signed' or 'signed-in'", "link")
+
+
+def _params(report: Report) -> Iterator[Finding]:
+    moment = Moment.at(datetime.now(UTC), UTC)
+    if not all(isinstance(param, Param) for param in report.params):
+        yield Finding("params must be a list of Param", "params")
+        return
+    seen: set[str] = set()
+    for param in report.params:
+        if param.name in seen:
+            yield Finding(f"param {param.name} is there twice", "params", param.name)
+        seen.add(param.name)
+        for message in param.problems(moment):
+            yield Finding(message, "params", param.name)
+
+
+def _sql(report: SqlReport) -> Iterator[Finding]:
+    for problem in unsafe(report.query):
+        yield Finding(str(problem), line=problem.line)
+    used = placeholders(report.query)
+    declared = report.params.names
+    for name in declared:
+        if name not in used:
+            yield Finding(f"param {name} is never used; write :{name} in the query", "params", name)
+    for name, line in used.items():
+        if name not in (*declared, *RESERVED):
+            hint = did_you_mean(name, [*declared, *RESERVED])
+            yield Finding(
+                f":{name} is not declared; add [params.{name}] to the head.{hint} "
+                "(In an array slice put spaces round the colon.)",
+                line=line,
+            )
+    if report.partition_by is not None and not _COLUMN.fullmatch(str(report.partition_by)):
+        yield Finding("partition_by must be the name of one column of the result", "partition_by")
+
+
+def _python(report: Report) -> Iterator[Finding]:
+    if type(report).rows is Report.rows:
+        yield Finding("the report has no rows(self, params, context)")
+    columns = _sequence(report.columns)
+    if not columns or not all(isinstance(column, Column) for column in columns):
+        yield Finding('columns must be a tuple of Column, such as (Column("id"), Column("title"))', "columns")
+    if report.partition_by is not None:
+        yield Finding("partition_by is for reports in SQL only", "partition_by")
+    yield from _misspelt(vars(type(report)))
+
+
+def _misspelt(body: Mapping[str, Any]) -> Iterator[Finding]:
+    """Names of a class body that look like options: `titel` would else be passed over in silence."""
+    unset = [option for option in Report.OPTIONS if option not in body]
+    for name, value in body.items():
+        near = get_close_matches(name, unset, n=1, cutoff=0.75)
+        if near and not name.startswith("_") and not callable(value) and name not in Report.OPTIONS:
+            yield Finding(f"{name} is no option of a report. Did you mean {near[0]}?", name)
+
+
+def _sequence(value: object) -> tuple[Any, ...]:
+    """The items of what should be a tuple; nothing when it is something else."""
+    return value if isinstance(value, tuple) else ()
