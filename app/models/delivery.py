@@ -31,6 +31,8 @@ class Delivery(db.Model):  # type: ignore[misc, name-defined]
     # How often sending was begun, and until when another sender keeps its hands off.
     tries: Mapped[int] = mapped_column(default=0, server_default="0")
     next_attempt_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+    # When its message went to the queue; older than `next_attempt_at` means: not for the try that is due.
+    dispatched_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     sent_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     given_up_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     last_error: Mapped[str | None] = mapped_column(Text)
