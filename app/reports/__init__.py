@@ -15,7 +15,7 @@ from app.reports._base import (
     compose,
     statement,
 )
-from app.reports._registry import BrokenReports, Problem, Registry
+from app.reports._registry import BrokenReports, Problem, Registry, registry
 
 __all__ = [
     "BrokenReports",
@@ -31,5 +31,6 @@ __all__ = [
     "SqlReport",
     "Statement",
     "compose",
+    "registry",
     "statement",
 ]

@@ -61,22 +61,20 @@ def _texts(report: Report) -> Iterator[Finding]:
 
 
 def _names(report: Report, known: Known) -> Iterator[Finding]:
-    if isinstance(report.source, str) and report.source not in known.sources:
-        hint = did_you_mean(report.source, sorted(known.sources))
-        yield Finding(
-            f"there is no source {report.source!r}; set SOURCE_{report.source.upper()}_URL.{hint}", "source"
-        )
-    if not isinstance(report.roles, tuple) or not report.roles:
+    source, roles = str(report.source), _sequence(report.roles)
+    if source not in known.sources:
+        hint = did_you_mean(source, sorted(known.sources))
+        yield Finding(f"there is no source {source!r}; set SOURCE_{source.upper()}_URL.{hint}", "source")
+    if not roles:
         yield Finding('roles must be a list of names, such as ["member", "admin"]', "roles")
-    else:
-        for role in report.roles:
-            if role not in known.roles:
-                yield Finding(
-                    f"there is no role {role!r}.{did_you_mean(str(role), sorted(known.roles))}", "roles"
-                )
-    if str(report.queue) not in ("default", "low"):
+    for role in roles:
+        if role not in known.roles:
+            yield Finding(
+                f"there is no role {role!r}.{did_you_mean(str(role), sorted(known.roles))}", "roles"
+            )
+    if report.queue not in ("default", "low"):
         yield Finding(f"queue is {report.queue!r}; use 'default', or 'low' for one that takes hours", "queue")
-    if str(report.link) not in ("signed", "signed-in"):
+    if report.link not in ("signed", "signed-in"):
         yield Finding(f"link is {report.link!r}; use 'signed' or 'signed-in'", "link")
 
 

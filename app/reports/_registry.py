@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flask import current_app
+
 from app.errors import NotFound, WaybillError
 from app.params import did_you_mean
 from app.reports._base import Report
@@ -58,6 +60,12 @@ class _Loaded:
     stamp: Stamp | None = None
     reports: dict[str, Report] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+
+
+def registry() -> Registry:
+    """The reports of the app at work."""
+    found: Registry = current_app.extensions["waybill.reports"]
+    return found
 
 
 class Registry:
