@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import redis
-from apiflask import APIFlask
+if TYPE_CHECKING:
+    from apiflask import APIFlask
 
-import actors.broker
-from app import extensions, settings
-from app.settings import ROOT, Settings
+    from app.settings import Settings
+
+# Imports stand inside the functions: a part of Waybill (`python -m app.dev.smtp`) loads without the whole.
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,11 @@ def create_app(environ: Mapping[str, str] | None = None) -> APIFlask:
 
     `environ` stands in for the process's environment (tests); raises BadSettings.
     """
+    from apiflask import APIFlask
+
+    import actors.broker
+    from app.settings import ROOT, Settings
+
     config = Settings.from_environ(environ)
     app = APIFlask(
         __name__,
@@ -31,6 +37,7 @@ def create_app(environ: Mapping[str, str] | None = None) -> APIFlask:
     )
     configure(app, config)
     bind_extensions(app, config)
+    bind_parts(app, config)
     actors.broker.init_app(app, config)
     register(app, config)
     return app
@@ -56,6 +63,11 @@ def configure(app: APIFlask, config: Settings) -> None:
 
 
 def bind_extensions(app: APIFlask, config: Settings) -> None:
+    import redis
+
+    from app import extensions
+    from app.settings import ROOT
+
     extensions.db.init_app(app)
     extensions.migrate.init_app(app, extensions.db, directory=str(ROOT / "migrations"))
     extensions.mail.init_app(app)
@@ -66,8 +78,21 @@ def bind_extensions(app: APIFlask, config: Settings) -> None:
     )
 
 
+def bind_parts(app: APIFlask, config: Settings) -> None:
+    """Waybill's own parts that live as long as the app."""
+    import os
+
+    from app.reports import Registry
+    from app.storage import open_storage
+
+    reports = Registry.load(config.reports_path, sources=config.source_urls)
+    if not config.development:
+        reports.check()
+    for problem in reports.problems:
+        app.logger.warning("Broken report: %s", problem)
+    app.extensions["waybill.reports"] = reports
+    app.extensions["waybill.storage"] = open_storage(config.storage_url, os.environ)
+
+
 def register(app: APIFlask, config: Settings) -> None:
     """Blueprints, error pages and commands."""
-
-
-__all__ = ["create_app", "settings"]

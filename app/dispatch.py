@@ -34,7 +34,11 @@ def send(job_id: UUID) -> bool:
     if row is None or not enqueue(ACTORS[row.kind], row.queue, str(job_id)):
         return False
     with db.engine.begin() as conn:
-        conn.execute(update(Job).where(Job.id == job_id, Job.status == QUEUED).values(dispatched_at=func.clock_timestamp()))
+        conn.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.status == QUEUED)
+            .values(dispatched_at=func.clock_timestamp())
+        )
     return True
 
 

@@ -39,7 +39,9 @@ class Line:
         return {"number": self.number, "at": rfc3339(self.at), "level": self.level, "text": self.text}
 
 
-def write(conn: Connection, job_id: UUID, text: str, *, level: str = "info", claim: Claim | None = None) -> Line | None:
+def write(
+    conn: Connection, job_id: UUID, text: str, *, level: str = "info", claim: Claim | None = None
+) -> Line | None:
     """Insert the job's next line in the caller's transaction; None if `claim` no longer holds the job.
 
     The job's row lock orders the numbers: they are committed in order and without a gap.

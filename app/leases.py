@@ -74,7 +74,9 @@ class Lease:
         self._break_off: Callable[[], None] | None = None
         self._ended = threading.Event()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._keep, args=(_app(),), name=f"lease-{self.job_id}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._keep, args=(_app(),), name=f"lease-{self.job_id}", daemon=True
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()

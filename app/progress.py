@@ -15,9 +15,9 @@ class Ticker:
         self._next = clock()
 
     def tick(self, done: int, total: int | None = None) -> None:
-        """`done` of `total` units so far; `total` None leaves what was known."""
-        self.done = done
-        self.total = total if total is not None else self.total
+        """`done` of `total` units so far; `total` None leaves what was known. A total that is passed was a guess."""
+        total = total if total is not None else self.total
+        self.done, self.total = done, total if total is not None and done <= total else None
         if self._clock() >= self._next:
             self.flush()
 

@@ -126,8 +126,9 @@ class Settings:
     @property
     def source_urls(self) -> dict[str, str]:
         """Every source's URL by its name; `demo` is the app's own database, schema `demo`."""
-        demo = {"demo": self.database_url} if self.demo else {}
-        return demo | dict(self.sources)
+        separator = "&" if urlsplit(self.database_url).query else "?"
+        demo = f"{self.database_url}{separator}options=-csearch_path%3Ddemo"
+        return ({"demo": demo} if self.demo else {}) | dict(self.sources)
 
 
 def current() -> Settings:

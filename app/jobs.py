@@ -1,0 +1,322 @@
+"""What a person or a program may do with jobs: ask, look, cancel, retry, ask again."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from flask import current_app
+from sqlalchemy import Select, func, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+
+from app import dispatch, events, formats, links, settings
+from app.errors import Conflict, InvalidRequest, NotFound, TooMany
+from app.exports import COMPRESSIONS
+from app.extensions import db
+from app.models import job as transitions
+from app.models.artifact import Artifact
+from app.models.job import CANCELLED, FINAL, QUEUED, RUNNING, STATUSES, Job
+from app.models.user import User
+from app.models.worker import Worker
+from app.reports import Registry, Report
+
+# A worker that was not seen for so long is not listening: three of its beats.
+SILENCE = timedelta(seconds=15)
+PAGE = 50
+
+
+def registry() -> Registry:
+    found: Registry = current_app.extensions["waybill.reports"]
+    return found
+
+
+def report_for(user: User, key: str) -> Report:
+    """The report, if this person may ask for it; raises NotFound otherwise."""
+    report = registry().get(key)
+    if not report.allows(user.role_names):
+        raise NotFound(f"There is no report {key!r} for you. Ask an administrator if you need it.")
+    return report
+
+
+def request_export(
+    user: User,
+    key: str,
+    raw_params: Mapping[str, object],
+    *,
+    format: str = "csv",
+    dialect: str | None = None,
+    compression: str = "none",
+    idempotency_key: str | None = None,
+) -> Job:
+    """Commit a queued export and dispatch it.
+
+    The same idempotency key with the same request gives the job it gave before. Raises NotFound,
+    InvalidParams, InvalidRequest, TooMany, or Conflict (the key was used for another request).
+    """
+    report = report_for(user, key)
+    asked = _fingerprint(report.key, raw_params, format, dialect, compression)
+    if idempotency_key and (earlier := _earlier(user, idempotency_key, asked)):
+        return earlier
+    _, dialect = formats.find(format, dialect)
+    if compression not in COMPRESSIONS:
+        raise InvalidRequest(f"There is no compression {compression!r}. Use {' or '.join(COMPRESSIONS)}.")
+    params = report.params.validate(raw_params, now=database_now(), tz=UTC)
+    job = Job(
+        kind="export",
+        definition=report.key,
+        title=report.title,
+        owner_id=user.id,
+        params=params,
+        format=format,
+        dialect=dialect,
+        compression=compression,
+        queue=report.queue,
+        idempotency_key=idempotency_key,
+        request_sha256=asked,
+    )
+    try:
+        return _commit_and_send(user, job)
+    except IntegrityError:
+        # The same key arrived twice at once, and the other one was first.
+        db.session.rollback()
+        if idempotency_key and (earlier := _earlier(user, idempotency_key, asked)):
+            return earlier
+        raise
+
+
+def again(user: User, job: Job) -> Job:
+    """A new job with the same frozen params, for `user`."""
+    report_for(user, job.definition)
+    copied = ("kind", "definition", "title", "params", "format", "dialect", "compression", "queue")
+    return _commit_and_send(
+        user, Job(owner_id=user.id, parent_id=job.id, **{name: getattr(job, name) for name in copied})
+    )
+
+
+def find(user: User, job_id: UUID) -> Job:
+    """The job, if this person may see it; raises NotFound otherwise."""
+    job: Job | None = db.session.scalar(visible(user).where(Job.id == job_id))
+    if job is None:
+        raise NotFound("There is no such job, or it is not yours.")
+    return job
+
+
+def visible(user: User) -> Select[Any]:
+    """Jobs this person may see: their own, or all for an administrator."""
+    return select(Job) if user.is_admin else select(Job).where(Job.owner_id == user.id)
+
+
+def listing(
+    user: User,
+    *,
+    status: str | None = None,
+    everyone: bool = False,
+    before: str | None = None,
+    limit: int = PAGE,
+) -> tuple[list[Job], str | None]:
+    """A page of jobs, newest first, and the cursor of the next page (None: this was the last).
+
+    `everyone` shows others' jobs to an administrator; raises InvalidRequest for a wrong status or cursor.
+    """
+    if status and status not in STATUSES:
+        raise InvalidRequest(f"There is no status {status!r}. Use one of {', '.join(STATUSES)}.")
+    query = visible(user).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+    if not everyone:
+        query = query.where(Job.owner_id == user.id)
+    if status:
+        query = query.where(Job.status == status)
+    if before:
+        query = query.where(tuple_(Job.created_at, Job.id) < _read_cursor(before))
+    found = list(db.session.scalars(query))
+    return found[:limit], _cursor(found[limit - 1]) if len(found) > limit else None
+
+
+def counts(user: User, *, everyone: bool = False) -> dict[str, int]:
+    """How many jobs there are of each status, for the list's filter."""
+    query = select(Job.status, func.count()).group_by(Job.status)
+    if not (everyone and user.is_admin):
+        query = query.where(Job.owner_id == user.id)
+    return dict.fromkeys(STATUSES, 0) | {status: number for status, number in db.session.execute(query)}
+
+
+def cancel(job: Job) -> Job:
+    """Cancel a queued job at once; ask a running one to stop, which it does within 3 s. Raises Conflict."""
+    conn = db.session.connection()
+    withdrawn = transitions.withdraw(conn, job.id, CANCELLED)
+    if not withdrawn and not _flag_cancel(job.id):
+        db.session.rollback()
+        raise Conflict(f"This job is {job.status} already; there is nothing to cancel.")
+    text = "Cancelled before it began." if withdrawn else "Cancelling was asked for."
+    _say(job, text, CANCELLED if withdrawn else None)
+    return job
+
+
+def retry(job: Job) -> Job:
+    """Put a failed or cancelled job back on its queue with a fresh set of attempts. Raises Conflict."""
+    if not transitions.reopen(db.session.connection(), job.id):
+        db.session.rollback()
+        raise Conflict(f"This job is {job.status}; only a failed or cancelled one can be tried again.")
+    _say(job, "Put back on the queue.", QUEUED)
+    dispatch.send(job.id)
+    return job
+
+
+def queue_position(job: Job) -> int | None:
+    """1 for the next in line; None unless queued."""
+    if job.status != QUEUED:
+        return None
+    ahead = select(func.count()).where(
+        Job.status == QUEUED,
+        Job.queue == job.queue,
+        tuple_(Job.created_at, Job.id) < tuple_(job.created_at, job.id),  # type: ignore[arg-type]
+    )
+    return 1 + (db.session.scalar(ahead) or 0)
+
+
+def listening(queue: str) -> bool:
+    """Whether a living worker listens to this queue."""
+    alive = select(Worker.id).where(
+        Worker.queues.any(queue),  # type: ignore[arg-type]
+        Worker.seen_at > func.clock_timestamp() - SILENCE,
+    )
+    return db.session.scalar(alive.limit(1)) is not None
+
+
+def artifact_of(job: Job) -> Artifact | None:
+    artifact: Artifact | None = db.session.scalar(select(Artifact).where(Artifact.job_id == job.id))
+    return artifact
+
+
+def artifacts_of(found: Sequence[Job]) -> dict[UUID, Artifact]:
+    """The artifacts of many jobs in one query."""
+    query = select(Artifact).where(Artifact.job_id.in_([job.id for job in found]))
+    return {artifact.job_id: artifact for artifact in db.session.scalars(query)}
+
+
+def link_url(artifact: Artifact) -> str | None:
+    """The Link, absolute; None if it is revoked, expired, or its bytes are gone."""
+    gone = artifact.removed_at or artifact.link_revoked_at or artifact.expires_at <= database_now()
+    return None if gone else links.url(artifact)
+
+
+def as_json(job: Job, artifact: Artifact | None = None) -> dict[str, Any]:
+    """The job as the API shows it."""
+    artifact = artifact or artifact_of(job)
+    return {
+        "id": str(job.id),
+        "kind": job.kind,
+        "report": job.definition,
+        "title": job.title,
+        "params": job.params,
+        "format": job.format,
+        "dialect": job.dialect,
+        "compression": job.compression,
+        "status": job.status,
+        "progress": {"done": job.progress_done, "total": job.progress_total, "unit": job.progress_unit},
+        "attempt": job.attempt,
+        "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
+        "artifact": _artifact_json(artifact) if artifact else None,
+        "created_at": events.rfc3339(job.created_at),
+        "started_at": events.rfc3339(job.started_at) if job.started_at else None,
+        "finished_at": events.rfc3339(job.finished_at) if job.finished_at else None,
+    }
+
+
+def database_now() -> datetime:
+    """The database's time: the only clock that all processes share."""
+    now: datetime = db.session.scalar(select(func.clock_timestamp()))
+    return now
+
+
+def _artifact_json(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "filename": artifact.filename,
+        "bytes": artifact.bytes,
+        "rows": artifact.rows,
+        "sha256": artifact.sha256,
+        "url": link_url(artifact),
+        "expires_at": events.rfc3339(artifact.expires_at),
+    }
+
+
+def _commit_and_send(user: User, job: Job) -> Job:
+    _check_limit(user)
+    db.session.add(job)
+    db.session.flush()
+    _say(job, f"{job.title}: asked for by {user.email}.", QUEUED)
+    if not dispatch.send(job.id):
+        events.append(
+            job.id,
+            job.owner_id,
+            "The queue does not answer. The job is safe and starts when it does.",
+            level="warning",
+        )
+    return job
+
+
+def _say(job: Job, text: str, status: str | None) -> None:
+    """Write a line in the session's transaction, commit, and only then tell the watchers."""
+    line = events.write(db.session.connection(), job.id, text)
+    db.session.commit()
+    if line:
+        events.publish_line(job.id, job.owner_id, line)
+    if status:
+        events.publish_status(job.id, job.owner_id, status)
+
+
+def _flag_cancel(job_id: UUID) -> bool:
+    flagged = db.session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.status == RUNNING)
+        .values(cancel_requested_at=func.coalesce(Job.cancel_requested_at, func.clock_timestamp()))
+        .returning(Job.id)
+    ).first()
+    return flagged is not None
+
+
+def _check_limit(user: User) -> None:
+    limit = settings.current().user_running_limit
+    unfinished = db.session.scalar(
+        select(func.count()).where(Job.owner_id == user.id, Job.status.not_in(FINAL))
+    )
+    if (unfinished or 0) >= limit:
+        raise TooMany(
+            f"You have {unfinished} unfinished jobs; {limit} are allowed at a time. Wait for one, or cancel one.",
+            retry_after=10,
+        )
+
+
+def _earlier(user: User, idempotency_key: str, asked: str) -> Job | None:
+    if len(idempotency_key) > 200:
+        raise InvalidRequest("The Idempotency-Key is longer than 200 characters.")
+    job: Job | None = db.session.scalar(
+        select(Job).where(Job.owner_id == user.id, Job.idempotency_key == idempotency_key)
+    )
+    if job is not None and job.request_sha256 != asked:
+        raise Conflict("This Idempotency-Key was used for another request. Use a new key for a new request.")
+    return job
+
+
+def _fingerprint(*request: object) -> str:
+    return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _cursor(job: Job) -> str:
+    return (
+        base64.urlsafe_b64encode(f"{events.rfc3339(job.created_at)} {job.id}".encode()).decode().rstrip("=")
+    )
+
+
+def _read_cursor(cursor: str) -> Any:
+    try:
+        at, _, job_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(" ")
+        return (datetime.fromisoformat(at), UUID(job_id))
+    except ValueError:
+        raise InvalidRequest(
+            "The page's cursor is not one that Waybill gave out. Start from the first page."
+        ) from None
