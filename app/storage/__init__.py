@@ -96,7 +96,7 @@ class Abandoned:
 
 
 class Storage(ABC):
-    """A place for objects. A key is a path of letters, digits and `._-`; none of its names starts with a dot."""
+    """A place for objects. A key is a path of letters, digits and `._-`; no name in it starts with a dot."""
 
     @abstractmethod
     def writer(self, key: str, *, content_type: str, filename: str) -> Writer:
