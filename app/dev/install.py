@@ -52,7 +52,7 @@ def install() -> None:
         *(part for path in REQUIREMENTS for part in ("--requirement", str(path))),
     ]
     counter = Counter(f"Installing {wanted} locked packages", wanted)
-    last = []
+    last: list[str] = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as pip:

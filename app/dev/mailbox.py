@@ -12,17 +12,21 @@ from email.message import EmailMessage
 from email.utils import getaddresses
 from pathlib import Path
 
-from flask import Blueprint, Response, abort, make_response, render_template
+from flask import Blueprint, Response, abort, make_response, render_template, request
 
 from app import settings
 from app.errors import WaybillError
 
 LIMIT = 200  # mails on the page, newest first
+HEAD = re.compile(r"<head[^>]*>|^(?!.*<head)", re.IGNORECASE | re.DOTALL)
 NAME = re.compile(r"[0-9A-Za-z-]+")
 # A mail is a stranger's page: nothing of it may run, load from elsewhere, or see our cookies.
-MAIL_POLICY = "sandbox allow-popups; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+MAIL_POLICY = (
+    "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; img-src data:; "
+    "style-src 'unsafe-inline'; frame-ancestors 'self'"
+)
 
-blueprint = Blueprint("mailbox", __name__, url_prefix="/mailbox")
+blueprint = Blueprint("mailbox", __name__, url_prefix="/mailbox", static_folder="static")
 
 
 class NoSuchMail(WaybillError):
@@ -135,29 +139,24 @@ def index() -> str:
 
 @blueprint.get("/<name>")
 def show(name: str) -> str:
-    return render_template("mailbox/show.html", mail=_get(name))
+    mail = _get(name)
+    parts = (("html", mail.html), ("text", mail.text), ("raw", ""))
+    views = [view for view, part in parts if part is not None]
+    view = request.args.get("view", views[0])
+    if view not in views:
+        abort(404)
+    source = _mailbox().raw(name).decode(errors="replace") if view == "raw" else ""
+    return render_template("mailbox/show.html", mail=mail, views=views, view=view, raw=source)
 
 
 @blueprint.get("/<name>/html")
 def html(name: str) -> Response:
-    """The HTML part alone, for the frame on the mail's page."""
+    """The HTML part alone, for the frame on the mail's page; links open outside of the frame."""
     body = _get(name).html
     if body is None:
         abort(404)
-    response = make_response(body)
-    response.content_type = "text/html; charset=utf-8"
-    return _as_a_stranger(response)
-
-
-@blueprint.get("/<name>/raw")
-def raw(name: str) -> Response:
-    _get(name)
-    response = make_response(_mailbox().raw(name))
-    response.content_type = "text/plain; charset=utf-8"
-    return _as_a_stranger(response)
-
-
-def _as_a_stranger(response: Response) -> Response:
+    response = make_response(HEAD.sub(r'\g<0><base target="_blank">', body, count=1))
+    response.headers["Content-Type"] = "text/html; charset=utf-8"
     response.headers["Content-Security-Policy"] = MAIL_POLICY
     response.headers["X-Frame-Options"] = "SAMEORIGIN"
     response.headers["X-Content-Type-Options"] = "nosniff"
