@@ -144,6 +144,57 @@ class Child:
         return _how_it_ended(self.exit_status)
 
 
+class Server:
+    """An embedded server: one child process, and a URL to reach it at."""
+
+    def __init__(self, child: Child, port: int) -> None:
+        self.child = child
+        self.port = port
+
+    @property
+    def name(self) -> str:
+        return self.child.name
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.child.alive
+
+    @property
+    def url(self) -> str:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Return once it answers; raise ChildFailed with its last lines when it does not."""
+        raise NotImplementedError
+
+    def ask_to_stop(self) -> None:
+        self.child.ask_to_stop()
+
+    def stop(self, patience: float | None = None) -> None:
+        """Cleanly, or by force after `patience` seconds."""
+        self.child.stop(patience)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        self.child.kill()
+
+    def tail(self, lines: int = 15) -> str:
+        return self.child.tail(lines)
+
+
+def stop_together(processes: Sequence[Child | Server], seconds: float) -> None:
+    """Ask all first, then wait: together they take no longer than `seconds`, then they are killed."""
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        process.ask_to_stop()
+    for process in processes:
+        process.stop(max(deadline - time.monotonic(), 0.1))
+
+
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nobody listens on at this moment."""
     with socket.socket() as probe:

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from app.dev.child import Child, ChildFailed, free_port
+from app.dev.child import Child, ChildFailed, Server, free_port
 
 ROLE = "waybill"
 DATABASE = "waybill"
@@ -28,7 +28,7 @@ START_SECONDS = 60.0
 LITTLE_SHARED_MEMORY = 512 * 1024 * 1024
 
 
-class Postgres:
+class Postgres(Server):
     """One cluster in `directory`, listening on 127.0.0.1 and on a unix socket, behind a password of its own.
 
     `durable=False` gives up on surviving a power cut (tests only); it still survives the kill of any process.
@@ -38,34 +38,27 @@ class Postgres:
         self, directory: Path, port: int | None = None, *, durable: bool = True, log: Path | None = None
     ):
         self.directory = directory.resolve()
-        self.port = port or free_port()
         self.durable = durable
         self.data = self.directory / "data"
         self.sockets = _socket_directory(self.directory)
         self._password_file = self.directory / "password"
         self._user = SYSTEM_USER if os.geteuid() == 0 else None
         self._programs = programs()
-        self._child = Child(
+        port = port or free_port()
+        child = Child(
             "PostgreSQL",
-            [str(self._programs / "bin/postgres"), "-D", str(self.data), *self._options()],
+            [str(self._programs / "bin/postgres"), "-D", str(self.data), *self._options(port)],
             log=log or self.directory / "postgres.log",
             user=self._user,
             farewell=signal.SIGINT,  # "fast": ends sessions, writes a checkpoint
             patience=6.0,
         )
+        super().__init__(child, port)
 
     @property
     def url(self) -> str:
         """The URL of the database that is made with the cluster."""
         return self.database_url(DATABASE)
-
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._child.alive
 
     def database_url(self, database: str) -> str:
         return f"postgresql://{ROLE}:{self._password()}@127.0.0.1:{self.port}/{database}"
@@ -77,33 +70,26 @@ class Postgres:
         self._clear_leftover()
         deadline = time.monotonic() + START_SECONDS
         while True:
-            self._child.start()
+            self.child.start()
             try:
-                self._child.wait_until(self._answers, deadline - time.monotonic())
+                self.child.wait_until(self._answers, deadline - time.monotonic())
                 break
             except ChildFailed as failure:
                 # The sessions of a killed server take a moment to notice and let go of its memory.
                 if "pre-existing shared memory" not in str(failure) or time.monotonic() > deadline:
-                    self._child.kill()
+                    self.child.kill()
                     raise
                 time.sleep(0.2)
         self._make_database()
 
-    def stop(self) -> None:
-        self._child.stop()
+    def stop(self, patience: float | None = None) -> None:
+        super().stop(patience)
         shutil.rmtree(self.sockets, ignore_errors=True)
 
-    def kill(self) -> None:
-        """SIGKILL, as a crash would."""
-        self._child.kill()
-
-    def tail(self) -> str:
-        return self._child.tail()
-
-    def _options(self) -> list[str]:
+    def _options(self, port: int) -> list[str]:
         options = {
             "listen_addresses": "127.0.0.1",
-            "port": str(self.port),
+            "port": str(port),
             "unix_socket_directories": str(self.sockets),
             "max_connections": "200",
             "shared_buffers": "256MB",

