@@ -16,9 +16,8 @@ TASKS = """
     SELECT project.company_id,
         count(*),
         count(*) FILTER (WHERE completed_at <= :as_of),
-        round(
-            (extract(epoch FROM avg(completed_at - created_at) FILTER (WHERE completed_at <= :as_of)) / 86400), 2
-        )
+        round(avg(extract(epoch FROM completed_at - tasks.created_at) / 86400)
+            FILTER (WHERE completed_at <= :as_of), 2)
     FROM tasks JOIN projects AS project ON project.id = tasks.project_id
     WHERE tasks.created_at <= :as_of GROUP BY project.company_id
 """
