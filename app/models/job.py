@@ -7,7 +7,7 @@ This file is the only place where a status changes, and it changes only by compa
     queued     running     claim       an actor; takes the lease and the next attempt number
     running    succeeded   finish      the attempt; its artifact is there
     running    failed      finish      the attempt, for good; or the sweep, no attempt being left
-    running    cancelled   finish      the attempt, having seen the cancel flag
+    running    cancelled   finish      the attempt, having seen the cancel flag; or the sweep, for a dead one
     running    queued      requeue     the attempt (retry later, or handed back on shutdown),
                                        or the sweep, its lease having run out
     queued     cancelled   withdraw    the owner
@@ -128,10 +128,9 @@ def claim(conn: Connection, job_id: UUID, *, worker: str, lease: timedelta, limi
 
     A job with no attempt left is not claimed; the sweep fails it.
     """
-    lapsed = and_(Job.status == RUNNING, Job.lease_expires_at < func.clock_timestamp())
     statement = (
         update(Job)
-        .where(Job.id == job_id, or_(due(), lapsed), Job.attempt - Job.forgiven < limit)
+        .where(Job.id == job_id, or_(due(), lapsed()), Job.attempt - Job.forgiven < limit)
         .values(
             status=RUNNING,
             attempt=Job.attempt + 1,
@@ -154,6 +153,11 @@ def due() -> ColumnElement[bool]:
         Job.status == QUEUED,
         or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= func.clock_timestamp()),
     )
+
+
+def lapsed() -> ColumnElement[bool]:
+    """Running, but its worker has not renewed the lease in time."""
+    return and_(Job.status == RUNNING, Job.lease_expires_at < func.clock_timestamp())
 
 
 def renew(conn: Connection, claim: Claim, lease: timedelta) -> tuple[bool, bool]:
