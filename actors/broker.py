@@ -31,20 +31,21 @@ QUEUES = ("high", "default", "low")
 IDLE_POLL = 100
 # How often a worker says that it lives, in seconds; pages believe it for three times as long.
 PRESENCE = 5.0
-# Platforms signal the whole process group, so that one stop arrives twice; dramatiq takes the second for "now".
+# Platforms signal the whole process group: one stop arrives twice, and dramatiq takes the second for "now".
 REPEATED_SIGNALS = 3.0
 
 
 def init_app(app: Flask, config: Settings) -> None:
     """Make the app's broker and declare its actors and queues."""
     # With a URL the client does no hidden retries, so no message is enqueued twice behind our back.
-    broker = Broker(url=config.redis_url, middleware=[AppContext(app), Shutdown(), Presence(app)])
+    middleware = [AppContext(app), Shutdown(), Presence(app)]
+    broker = Broker(url=config.redis_url, middleware=middleware)  # type: ignore[no-untyped-call]
     dramatiq.set_broker(broker)
     for queue in QUEUES:
         broker.declare_queue(queue)
-    for queue, function in (("default", exports.run_export), ("high", delivery.deliver)):
-        # No middleware of ours retries or limits time: both are the database's business.
-        dramatiq.actor(function, broker=broker, queue_name=queue)
+    # No middleware of ours retries or limits time: both are the database's business.
+    dramatiq.actor(exports.run_export, broker=broker, queue_name="default")  # type: ignore[call-overload]
+    dramatiq.actor(delivery.deliver, broker=broker, queue_name="high")  # type: ignore[call-overload]
     app.extensions["waybill.broker"] = broker
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -17,7 +16,7 @@ from isal import isal_zlib
 from sqlalchemy import Connection, func, insert
 from sqlalchemy.exc import DBAPIError
 
-from app import formats, leases, settings
+from app import formats, settings
 from app.errors import (
     Cancelled,
     IncompleteArtifact,
@@ -147,7 +146,7 @@ def _produce(lease: Lease, order: _Order) -> None:
             _reconcile(rows, flow)
             lease.check()
             stored = writer.commit()
-    _found_whole(storage, key, stored.bytes, flow.bytes)
+    _found_whole(storage, key, stored.bytes, flow.size)
     receipt = _receipt(lease, order, reading, flow)
     published = lease.succeed(
         _summary(flow, time.monotonic() - began),
@@ -169,10 +168,9 @@ def _copy(lease: Lease, query: Statement, reading: Reading, flow: _Flow, options
     total = reading.estimate(query.sql, query.values)
     lease.log(f"The database expects about {total:,} rows.")
     lease.progress(0, total)
-    with closing(reading.copy(query.sql, query.values, options)) as blocks:
-        for block in blocks:
-            flow.write(block)
-            lease.progress(reading.rows_read)
+    for block in reading.copy(query.sql, query.values, options):
+        flow.write(block)
+        lease.progress(reading.rows_read)
     flow.close()
     lease.progress(reading.rows_read, reading.rows_read)
     return reading.rows_read
@@ -229,7 +227,7 @@ class _Flow:
     writer: Writer
     counter: Counter
     compressor: Any
-    bytes: int = 0
+    size: int = 0
     sha: Any = field(default_factory=hashlib.sha256)
 
     def write(self, block: bytes) -> None:
@@ -244,7 +242,7 @@ class _Flow:
         if data:
             self.sha.update(data)
             self.writer.write(data)
-            self.bytes += len(data)
+            self.size += len(data)
 
 
 def _compressor(compression: str) -> Any:
@@ -271,7 +269,7 @@ def _receipt(lease: Lease, order: _Order, reading: Reading, flow: _Flow) -> dict
     return {
         "report": order.report.key,
         "rows": flow.counter.rows,
-        "bytes": flow.bytes,
+        "bytes": flow.size,
         "sha256": flow.sha.hexdigest(),
         "params": dict(order.params),
         "source": order.report.source,
@@ -298,7 +296,7 @@ def _publish(
             key=key,
             filename=filename,
             content_type=order.content_type,
-            bytes=flow.bytes,
+            bytes=flow.size,
             rows=receipt["rows"],
             sha256=receipt["sha256"],
             receipt=receipt,
@@ -327,4 +325,4 @@ def _summary(flow: _Flow, seconds: float) -> str:
     rows = flow.counter.rows
     if rows == 0:
         return "Done: no rows matched, so the file holds the header alone."
-    return f"Done: {rows:,} rows, {flow.bytes:,} bytes in {seconds:.1f} s. SHA-256 {flow.sha.hexdigest()}"
+    return f"Done: {rows:,} rows, {flow.size:,} bytes in {seconds:.1f} s. SHA-256 {flow.sha.hexdigest()}"

@@ -141,7 +141,7 @@ def counts(user: User, *, everyone: bool = False) -> dict[str, int]:
     query = select(Job.status, func.count()).group_by(Job.status)
     if not (everyone and user.is_admin):
         query = query.where(Job.owner_id == user.id)
-    return dict.fromkeys(STATUSES, 0) | {status: number for status, number in db.session.execute(query)}
+    return dict.fromkeys(STATUSES, 0) | dict(db.session.execute(query).tuples())
 
 
 def cancel(job: Job) -> Job:
@@ -173,7 +173,7 @@ def queue_position(job: Job) -> int | None:
     ahead = select(func.count()).where(
         Job.status == QUEUED,
         Job.queue == job.queue,
-        tuple_(Job.created_at, Job.id) < tuple_(job.created_at, job.id),  # type: ignore[arg-type]
+        tuple_(Job.created_at, Job.id) < tuple_(job.created_at, job.id),
     )
     return 1 + (db.session.scalar(ahead) or 0)
 
@@ -181,7 +181,7 @@ def queue_position(job: Job) -> int | None:
 def listening(queue: str) -> bool:
     """Whether a living worker listens to this queue."""
     alive = select(Worker.id).where(
-        Worker.queues.any(queue),  # type: ignore[arg-type]
+        Worker.queues.contains([queue]),
         Worker.seen_at > func.clock_timestamp() - SILENCE,
     )
     return db.session.scalar(alive.limit(1)) is not None
@@ -229,7 +229,7 @@ def as_json(job: Job, artifact: Artifact | None = None) -> dict[str, Any]:
 
 def database_now() -> datetime:
     """The database's time: the only clock that all processes share."""
-    now: datetime = db.session.scalar(select(func.clock_timestamp()))
+    now: datetime = db.session.scalars(select(func.clock_timestamp())).one()
     return now
 
 
@@ -286,7 +286,8 @@ def _check_limit(user: User) -> None:
     )
     if (unfinished or 0) >= limit:
         raise TooMany(
-            f"You have {unfinished} unfinished jobs; {limit} are allowed at a time. Wait for one, or cancel one.",
+            f"You have {unfinished} unfinished jobs; {limit} are allowed at a time. "
+            "Wait for one, or cancel one.",
             retry_after=10,
         )
 
@@ -299,6 +300,8 @@ def _earlier(user: User, idempotency_key: str, asked: str) -> Job | None:
     )
     if job is not None and job.request_sha256 != asked:
         raise Conflict("This Idempotency-Key was used for another request. Use a new key for a new request.")
+    if job is not None:
+        job.replayed = True
     return job
 
 

@@ -135,7 +135,8 @@ class Lease:
 
     def retry_later(self, message: str, after: timedelta) -> bool:
         """Wait in the database for the next attempt."""
-        text = f"{message} Attempt {self.attempt} is over; the next one begins in {round(after.total_seconds())} s."
+        pause = round(after.total_seconds())
+        text = f"{message} Attempt {self.attempt} is over; the next one begins in {pause} s."
         return self._requeue(text, after=after)
 
     def hand_back(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -10,6 +11,8 @@ from typing import Any
 
 import psycopg
 from psycopg import ClientCursor, Connection, errors
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGconn, PGresult
 
 from app.errors import QueryFailed, SourceDown, WaybillError
 from app.sources import Reading, Source
@@ -58,6 +61,7 @@ class Postgres(Source):
 class PostgresReading(Reading):
     def __init__(self, source: str, conn: Connection[Any], timeout: timedelta) -> None:
         self._source, self._conn, self._timeout = source, conn, timeout
+        self._wire = _Wire(conn.pgconn)
         self.rows_read = 0
         with self._translated(), conn.cursor() as cursor:
             # In the transaction, not the connection's options: a pooler in between refuses those.
@@ -75,21 +79,12 @@ class PostgresReading(Reading):
     def copy(self, sql: str, values: Mapping[str, Any], options: str) -> Iterator[bytes]:
         self.rows_read = 0
         query = f"COPY ({self._composed(sql, values)}\n) TO STDOUT WITH ({options})"
-        with self._translated(), self._conn.cursor() as cursor:
-            with cursor.copy(query.encode()) as copying:
-                # psycopg hands out one row at a time; joined here, the rest of the way costs next to nothing.
-                block: list[bytes | memoryview] = []
-                size = 0
-                for row in copying:
-                    block.append(row)
-                    size += len(row)
-                    if size >= BLOCK:
-                        # Exact at the end; on the way it says how far the copy is (the header counts as one).
-                        self.rows_read += len(block)
-                        yield b"".join(block)
-                        block, size = [], 0
+        with self._translated():
+            for block in self._wire.copy_out(query.encode()):
+                # Exact at the end; on the way it says how far the copy is (the header counts as a row).
+                self.rows_read += len(block)
                 yield b"".join(block)
-            self.rows_read = cursor.rowcount
+        self.rows_read = self._wire.rows
 
     def rows(self, sql: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         self.rows_read = 0
@@ -116,7 +111,7 @@ class PostgresReading(Reading):
         self._conn.cancel_safe(timeout=2)
 
     def _composed(self, sql: str, values: Mapping[str, Any]) -> str:
-        """COPY takes no bound parameters: psycopg quotes the values as literals, in the connection's encoding."""
+        """COPY takes no bound parameters, so psycopg quotes the values as literals."""
         return ClientCursor(self._conn).mogrify(sql, values) if values else sql.replace("%%", "%")
 
     @contextmanager
@@ -131,8 +126,8 @@ class PostgresReading(Reading):
             case errors.QueryCanceled():
                 limit = int(self._timeout.total_seconds())
                 return QueryFailed(
-                    f"The source {self._source!r} stopped the query: {_first_line(error)} (the limit is {limit} s). "
-                    "Ask for less, or ask the operator for a higher limit."
+                    f"The source {self._source!r} stopped the query: {_first_line(error)} "
+                    f"(the limit is {limit} s). Ask for less, or ask the operator for a higher limit."
                 )
             case psycopg.OperationalError() | psycopg.InterfaceError() if (
                 self._conn.broken or self._conn.closed
@@ -144,6 +139,60 @@ class PostgresReading(Reading):
                 return QueryFailed("The report's query tries to write; reports only read.")
             case _:
                 return QueryFailed(f"The source {self._source!r} refused the query: {_first_line(error)}")
+
+
+class _Wire:
+    """COPY TO STDOUT on libpq's own functions: half the CPU of psycopg's `Copy`, the same as psql's.
+
+    After an error or an early end the connection is good only for closing.
+    """
+
+    def __init__(self, pgconn: PGconn) -> None:
+        self._pgconn = pgconn
+        self._poll = select.poll()
+        self._poll.register(pgconn.socket, select.POLLIN)
+        # Rows copied, as the server counted them; known at the end.
+        self.rows = 0
+
+    def copy_out(self, query: bytes) -> Iterator[list[bytes]]:
+        """The copied rows in lists of about `BLOCK` bytes. Raises psycopg's errors."""
+        self._pgconn.send_query(query)
+        self._expect(ExecStatus.COPY_OUT)
+        receive = self._pgconn.get_copy_data
+        # As bytes: thousands of memoryviews alive at once send Python's garbage collector round and
+        # round through the whole process, which took four times as long as the copy itself.
+        block: list[bytes] = []
+        size = 0
+        while True:
+            length, row = receive(1)
+            if length > 0:
+                block.append(bytes(row))
+                size += length
+                if size >= BLOCK:
+                    yield block
+                    block, size = [], 0
+            elif length == 0:
+                self._wait()
+            else:
+                break
+        yield block
+        self.rows = self._expect(ExecStatus.COMMAND_OK).command_tuples or 0
+
+    def _expect(self, status: ExecStatus) -> PGresult:
+        while self._pgconn.flush():
+            self._wait()
+        while self._pgconn.is_busy():
+            self._wait()
+        result = self._pgconn.get_result()
+        if result is None:
+            raise psycopg.OperationalError("the server closed the copy without an answer")
+        if result.status != status:
+            raise errors.error_from_result(result, encoding="utf-8")
+        return result
+
+    def _wait(self) -> None:
+        self._poll.poll(1000)
+        self._pgconn.consume_input()
 
 
 def _first_line(error: psycopg.Error) -> str:
