@@ -1,0 +1,23 @@
+// Tells a screen reader at a quarter, a half, three quarters and the end; more would be noise.
+
+const job = document.querySelector("[data-job]");
+const place = document.getElementById("announcer");
+const ENDS = {
+  succeeded: "The export is complete. The download is ready.",
+  failed: "The export failed.",
+  cancelled: "The export was cancelled.",
+};
+
+let quarter = 0;
+let status = job.dataset.status;
+
+job.addEventListener("waybill:progress", ({ detail: { done, total } }) => {
+  const now = total ? Math.min(Math.floor((done * 4) / total), 3) : 0;
+  if (now > quarter) place.textContent = `${now * 25} percent done.`;
+  quarter = now;
+});
+job.addEventListener("waybill:summary", ({ detail }) => {
+  if (detail.status === status) return;
+  status = detail.status;
+  if (detail.final) place.textContent = ENDS[status];
+});

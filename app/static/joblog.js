@@ -1,0 +1,129 @@
+// The live log: appends lines as they come, each number once; stays at the end unless one scrolled up.
+
+// More than this the page does not hold; earlier lines are one link away.
+const KEPT = 5000;
+// How near to the end still counts as being there, in pixels.
+const NEAR = 24;
+
+const job = document.querySelector("[data-job]");
+const box = document.getElementById("log");
+const list = document.getElementById("log-lines");
+const jump = document.getElementById("log-jump");
+const earlier = document.getElementById("log-earlier");
+const state = document.querySelector("[data-connection]");
+
+let last = Number(list.dataset.last);
+let waiting = [];
+let scheduled = false;
+let unseen = 0;
+let following = job.dataset.live === "yes" && !location.hash.startsWith("#L");
+
+job.addEventListener("waybill:log", ({ detail }) => {
+  if (detail.number <= last) return;
+  last = detail.number;
+  waiting.push(detail);
+  if (scheduled) return;
+  scheduled = true;
+  // A hidden tab gets no animation frames.
+  if (document.hidden) setTimeout(flush, 250);
+  else requestAnimationFrame(flush);
+});
+
+function flush() {
+  scheduled = false;
+  const lines = waiting.slice(-KEPT);
+  waiting = [];
+  document.getElementById("log-waiting").hidden = true;
+  if (lines.length === KEPT) list.replaceChildren();
+  list.append(...lines.map(element));
+  forget();
+  if (following) toEnd();
+  else unseen += lines.length;
+  showJump();
+}
+
+function element({ number, at, level, text }) {
+  const item = document.createElement("li");
+  item.id = `L${number}`;
+  item.className = level === "info" ? "line" : `line line-${level}`;
+  item.dataset.number = number;
+  const anchor = document.createElement("a");
+  anchor.className = "line-number";
+  anchor.href = `#L${number}`;
+  anchor.textContent = number;
+  anchor.setAttribute("aria-label", `Line ${number}`);
+  const time = document.createElement("time");
+  time.dateTime = at;
+  time.title = `${at.slice(0, 10)} ${at.slice(11, 19)} UTC`;
+  time.textContent = at.slice(11, 23);
+  const words = document.createElement("span");
+  words.className = "line-text";
+  if (level !== "info") {
+    const mark = document.createElement("b");
+    mark.className = "line-level";
+    mark.textContent = level;
+    words.append(mark, " ");
+  }
+  words.append(text);
+  item.append(anchor, time, words);
+  return item;
+}
+
+// Takes the oldest lines away; what one is reading stays where it is.
+function forget() {
+  const surplus = list.children.length - KEPT;
+  if (surplus > 0) {
+    const before = box.scrollHeight;
+    for (let left = surplus; left > 0; left -= 1) list.firstElementChild.remove();
+    if (!following) box.scrollTop -= before - box.scrollHeight;
+  }
+  const first = Number(list.firstElementChild?.dataset.number ?? 1);
+  if (first <= 1) return;
+  const link = earlier.querySelector("[data-earlier]");
+  link.href = link.dataset.earlier + first;
+  earlier.querySelector("[data-earlier-count]").textContent = (first - 1).toLocaleString("en");
+  earlier.hidden = false;
+}
+
+const distance = () => box.scrollHeight - box.scrollTop - box.clientHeight;
+
+function toEnd() {
+  box.scrollTop = box.scrollHeight;
+}
+
+function showJump() {
+  jump.hidden = following || distance() <= NEAR;
+  const words = unseen ? `${unseen.toLocaleString("en")} new line${unseen === 1 ? "" : "s"}` : "Jump to the latest";
+  jump.querySelector("span").textContent = words;
+}
+
+box.addEventListener("scroll", () => {
+  following = distance() <= NEAR;
+  if (following) unseen = 0;
+  showJump();
+}, { passive: true });
+
+jump.addEventListener("click", () => {
+  following = true;
+  unseen = 0;
+  toEnd();
+  showJump();
+  box.focus({ preventScroll: true });
+});
+
+new ResizeObserver(() => { if (following) toEnd(); }).observe(box);
+
+const CONNECTION = { open: "Live", lost: "Reconnecting…", ended: "Ended" };
+
+function connection(name) {
+  state.dataset.connection = name;
+  state.textContent = CONNECTION[name] ?? "";
+}
+
+job.addEventListener("waybill:connection", ({ detail }) => {
+  if (state.dataset.connection !== "ended") connection(detail.state);
+});
+job.addEventListener("waybill:summary", ({ detail }) => { if (detail.final) connection("ended"); });
+
+if (following) toEnd();
+showJump();
