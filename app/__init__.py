@@ -96,3 +96,12 @@ def bind_parts(app: APIFlask, config: Settings) -> None:
 
 def register(app: APIFlask, config: Settings) -> None:
     """Blueprints, error pages and commands."""
+    from app import cli
+    from app.web import api, stream
+
+    filters.init_app(app)
+    for blueprint in (reports.reports, jobs.pages, health.health):
+        app.register_blueprint(blueprint)
+    api.init_app(app)
+    stream.init_app(app, config)
+    cli.init_app(app)
