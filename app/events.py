@@ -8,18 +8,33 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import redis
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Integer,
+    Uuid,
+    any_,
+    column,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from app.extensions import db, redis_client
 from app.models.event import Event
-from app.models.job import Claim, Job, held
+from app.models.job import FINAL, Claim, Job, held
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +52,30 @@ class Line:
 
     def as_json(self) -> dict[str, Any]:
         return {"number": self.number, "at": rfc3339(self.at), "level": self.level, "text": self.text}
+
+
+@dataclass(frozen=True)
+class State:
+    """What a watcher wants to know of a job beside its lines; `last_event` is the number of its last line.
+
+    A status changes only together with a line, so `last_event` also tells the older state from the newer.
+    """
+
+    job_id: UUID
+    owner_id: int
+    status: str
+    done: int
+    total: int | None
+    unit: str
+    last_event: int
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        return {"done": self.done, "total": self.total, "unit": self.unit}
+
+    def looks_like(self, other: State) -> bool:
+        """The same but for the lines."""
+        return (self.status, self.done, self.total) == (other.status, other.done, other.total)
 
 
 def write(
@@ -80,6 +119,61 @@ def after(job_id: UUID, number: int, limit: int = 1000) -> Sequence[Line]:
         return [Line(*row) for row in conn.execute(statement)]
 
 
+def unseen(positions: Mapping[UUID, int], limit: int = 200) -> list[tuple[UUID, Line]]:
+    """The lines behind each job's position, in one query; at most `limit` a job, each job's oldest first."""
+    seen = func.unnest(_array(positions.keys(), Uuid()), _array(positions.values(), Integer())).table_valued(
+        column("job_id", Uuid()), column("number", Integer()), name="seen"
+    )
+    lines = (
+        select(Event.job_id, Event.number, Event.at, Event.level, Event.text)
+        .where(Event.job_id == seen.c.job_id, Event.number > seen.c.number)
+        .order_by(Event.number)
+        .limit(limit)
+        .lateral("lines")
+    )
+    statement = (
+        select(lines).select_from(seen.join(lines, true())).order_by(lines.c.job_id, lines.c.number)
+    )
+    with db.engine.connect() as conn:
+        return [(job_id, Line(*line)) for job_id, *line in conn.execute(statement)]
+
+
+def states(job_ids: Collection[UUID]) -> dict[UUID, State]:
+    """The state of each of these jobs that still exists, in one query."""
+    return _states(Job.id == any_(_array(job_ids, Uuid())))
+
+
+def recent(owners: Collection[int] | None, limit: int = 1000) -> dict[UUID, State]:
+    """The unfinished jobs of these people (None: of everybody), and those that finished within a day."""
+    late = or_(Job.status.not_in(FINAL), Job.finished_at > func.clock_timestamp() - timedelta(days=1))
+    mine = true() if owners is None else Job.owner_id == any_(_array(owners, Integer()))
+    return _states(late, mine, limit=limit)
+
+
+def _states(*where: ColumnElement[bool], limit: int | None = None) -> dict[UUID, State]:
+    statement = (
+        select(
+            Job.id,
+            Job.owner_id,
+            Job.status,
+            Job.progress_done,
+            Job.progress_total,
+            Job.progress_unit,
+            Job.last_event,
+        )
+        .where(*where)
+        .order_by(Job.created_at.desc())
+        .limit(limit)
+    )
+    with db.engine.connect() as conn:
+        return {row.id: State(*row) for row in conn.execute(statement)}
+
+
+def _array(values: Collection[Any], kind: Any) -> Any:
+    """One bound parameter, however many values there are."""
+    return literal(list(values), ARRAY(kind))
+
+
 def publish_line(job_id: UUID, owner_id: int, line: Line) -> None:
     publish(job_id, owner_id, {"event": "log", **line.as_json()})
 
@@ -102,6 +196,12 @@ def publish(job_id: UUID, owner_id: int, message: dict[str, Any]) -> None:
 
 def channel(owner_id: int, job_id: UUID) -> str:
     return f"waybill:events:{owner_id}:{job_id}"
+
+
+def read_channel(name: str) -> tuple[int, UUID]:
+    """(owner's id, job's id) of a channel; ValueError if it is none of ours."""
+    _, _, owner_id, job_id = name.split(":")
+    return int(owner_id), UUID(job_id)
 
 
 def rfc3339(at: datetime) -> str:
