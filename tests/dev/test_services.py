@@ -16,6 +16,8 @@ import psycopg
 import pytest
 import redis
 from botocore.exceptions import ClientError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from app.dev.child import ChildFailed
 from app.dev.postgres import Postgres
@@ -89,7 +91,7 @@ def test_valkey_keeps_what_was_written_over_a_kill(valkey: Valkey) -> None:
 def test_valkey_refuses_a_stranger(valkey: Valkey) -> None:
     valkey.start()
     with (
-        redis.Redis(host="127.0.0.1", port=valkey.port) as client,
+        redis.Redis(host="127.0.0.1", port=valkey.port, retry=Retry(NoBackoff(), 0)) as client,
         pytest.raises(redis.AuthenticationError),
     ):
         client.ping()

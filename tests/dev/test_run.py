@@ -1,0 +1,240 @@
+"""`make run`: its parts, and once the whole of it, for real."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.dev.child import Child, ChildFailed, free_port
+from app.dev.embedded import Embedded
+from app.dev.run import only_one, refuse_taken_port, write_run_env
+from app.dev.stack import NAMES, Stack, read_procfile, shell
+from app.dev.terminal import LogWatch, Terminal
+from app.settings import ROOT, read_env_file
+
+READY = re.compile(r"^Waybill is ready at (http://127\.0\.0\.1:\d+)$", re.MULTILINE)
+PARTS = ("app", "actors", "migrations", "templates", "Procfile", "wsgi.py", "gunicorn.conf.py")
+GIVEN = {
+    "DATABASE_URL": "postgresql://db.example.org/waybill",
+    "REDIS_URL": "redis://redis.example.org",
+    "STORAGE_URL": "s3://bucket/waybill",
+    "MAIL_SERVER": "mail.example.org",
+}
+
+
+def test_it_starts_the_procfiles_own_commands(tmp_path: Path) -> None:
+    commands = read_procfile()
+    assert list(commands) == ["release", "web", "worker", "bulk", "clock"]
+    stack = Stack({"PORT": "1"}, tmp_path)
+    for name in NAMES:
+        assert stack[name].command == shell(commands[name]) == ["/bin/sh", "-c", f"exec {commands[name]}"]
+
+
+def test_the_procfile_keeps_clear_of_known_traps() -> None:
+    commands = read_procfile()
+    for name in ("worker", "bulk"):
+        assert "--processes 1" in commands[name]
+        assert "dramatiq_queue_prefetch=${WORKER_THREADS:-4}" in commands[name]
+        assert "--threads ${WORKER_THREADS:-4}" in commands[name]
+
+
+def test_a_taken_port_is_named_with_the_way_out() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ChildFailed, match=rf"Port {port} is taken .* make run PORT={port + 1}"):
+            refuse_taken_port(port)
+
+
+def test_only_one_runs_from_a_folder(tmp_path: Path) -> None:
+    up_already = pytest.raises(ChildFailed, match=rf"up already .*process {os.getpid()}")
+    with only_one(tmp_path), up_already, only_one(tmp_path):
+        pass
+    with only_one(tmp_path):
+        pass
+
+
+def test_what_the_environment_names_is_not_embedded(tmp_path: Path) -> None:
+    assert Embedded(tmp_path, GIVEN).servers == []
+    assert Embedded(tmp_path, GIVEN).environ() == {}
+    assert len(Embedded(tmp_path, {}).servers) == 3
+    lacking_redis = {name: value for name, value in GIVEN.items() if name != "REDIS_URL"}
+    assert [server.name for server in Embedded(tmp_path, lacking_redis).servers] == ["Valkey"]
+
+
+def test_a_second_terminal_reads_the_settings_and_only_them(tmp_path: Path) -> None:
+    path = tmp_path / "run.env"
+    write_run_env(path, GIVEN | {"AWS_REGION": "eu", "SOURCE_CRM_URL": "postgresql://crm/", "HOME": "/root"})
+    assert read_env_file(path) == GIVEN | {"AWS_REGION": "eu", "SOURCE_CRM_URL": "postgresql://crm/"}
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_step_is_one_line_with_its_result_where_nothing_ticks() -> None:
+    out = io.StringIO()
+    with Terminal(out).step("PostgreSQL") as step:
+        step.result = "127.0.0.1:5432"
+    assert re.fullmatch(r"  PostgreSQL \.\.\.\n  PostgreSQL +\d\.\d s  127\.0\.0\.1:5432\n", out.getvalue())
+
+
+def test_warnings_and_tracebacks_of_the_processes_are_shown(tmp_path: Path) -> None:
+    log = tmp_path / "web.log"
+    log.write_text("ERROR before we looked\n")
+    watch = LogWatch({"web": log})
+    with log.open("a") as file:
+        file.write("[INFO] all is well\n[ERROR] it broke\nTraceback (most recent call last):\n  File 1\n")
+        file.write("app.errors.SourceDown: gone\n[INFO] on we go\n[WARNING] half a li")
+    assert [line for _, line in watch.serious()] == [
+        "[ERROR] it broke",
+        "Traceback (most recent call last):",
+        "  File 1",
+        "app.errors.SourceDown: gone",
+    ]
+    with log.open("a") as file:
+        file.write("ne\n")
+    assert list(watch.serious()) == [("web", "[WARNING] half a line")]
+
+
+def test_a_child_that_fails_shows_its_last_words(tmp_path: Path) -> None:
+    child = Child("worker", ["/bin/sh", "-c", "echo no luck; exit 3"], log=tmp_path / "worker.log")
+    child.start()
+    with pytest.raises(ChildFailed, match=r"(?s)worker ended with status 3 while starting.*no luck"):
+        child.wait_until(lambda: False)
+
+
+def test_a_child_that_does_not_listen_is_killed_with_its_children(tmp_path: Path) -> None:
+    stubborn = "trap '' TERM; sleep 60 & echo $!; wait; sleep 60"
+    child = Child("stubborn", ["/bin/sh", "-c", stubborn], log=tmp_path / "log", patience=0.3)
+    child.start()
+    child.wait_until(lambda: child.log.read_text().strip() != "")
+    grandchild = int(child.log.read_text())
+    child.stop()
+    assert child.how_it_ended() == "was killed by SIGKILL"
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(grandchild) and psutil.Process(grandchild).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+# --- the whole of it ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(session_directory: Path) -> Iterator[Path]:
+    """A copy of the project, so that its `var` is its own."""
+    copy = session_directory / "checkout"
+    copy.mkdir()
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, copy / part)
+    yield copy
+    shutil.rmtree(copy)
+
+
+class Running:
+    """`python -m app.dev.run` in a folder, with what it printed."""
+
+    def __init__(self, folder: Path, mark: str, port: int) -> None:
+        kept = {name: value for name, value in os.environ.items() if name not in (*GIVEN, "ENVIRONMENT")}
+        environ = kept | {"DEMO_TASKS": "3000", "PORT": str(port), "MARK": mark}
+        self.out = folder / f"out-{time.monotonic_ns()}"
+        with self.out.open("w") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app.dev.run"],
+                cwd=folder,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait_ready(self, seconds: float = 90) -> str:
+        deadline = time.monotonic() + seconds
+        while True:
+            text = self.out.read_text()
+            if READY.search(text):
+                return text
+            assert self.process.poll() is None, text
+            assert time.monotonic() < deadline, text
+            time.sleep(0.1)
+
+    def stop(self, number: signal.Signals) -> float:
+        """The seconds it took."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(20)
+        return time.monotonic() - began
+
+
+def left(mark: str) -> list[str]:
+    """Processes that still carry the mark in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_make_run_from_nothing_to_a_finished_job_and_back(checkout: Path) -> None:
+    mark, port = secrets.token_hex(8), free_port()
+    first = Running(checkout, mark, port)
+    try:
+        text = first.wait_ready()
+        assert re.search(r"A first export is done: 3,000 rows, [\d,]+ bytes in", text), text
+        assert f"http://127.0.0.1:{port}/d/" in text
+        assert "member@demo.waybill.test  waybill-member" in text
+        assert "admin@demo.waybill.test   waybill-admin" in text
+        link = re.search(r"http://\S+/d/\S+", text)
+        assert link is not None
+        with urllib.request.urlopen(link[0]) as answer:
+            assert answer.read().count(b"\n") >= 3_001
+
+        second = Running(checkout, secrets.token_hex(8), free_port())
+        assert second.process.wait(30) == 1
+        assert "up already from this folder" in second.out.read_text()
+
+        flask = Path(sys.executable).with_name("flask")
+        listed = subprocess.run(
+            [flask, "reports", "list"],
+            cwd=checkout,
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "all_tasks" in listed.stdout
+    finally:
+        assert first.stop(signal.SIGINT) < 10
+    assert first.process.returncode == 0, first.out.read_text()
+    assert left(mark) == []
+    assert not (checkout / "var/run.env").exists()
+
+    again = Running(checkout, mark, port)
+    try:
+        assert "A first export" not in again.wait_ready()
+    finally:
+        assert again.stop(signal.SIGTERM) < 10
+    assert left(mark) == []
