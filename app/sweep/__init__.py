@@ -1,0 +1,108 @@
+"""The sweep: what was lost, forgotten or left lying about is found again, from the database alone.
+
+Everything is safe to do twice and by several clocks at once: jobs and deliveries change by compare-and-set,
+a doubled message finds nothing to claim, a deleted object is deleted already. Each step stands alone, so
+that one that fails keeps no other from its work.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from flask import Flask, current_app
+from redis import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.errors import WaybillError
+from app.sweep import cleaning, recovery
+
+log = logging.getLogger(__name__)
+
+Step = Callable[[], int]
+
+# What people wait for; in this order, so that a job taken from a dead worker is sent in the same pass.
+PROMPT: Mapping[str, Step] = {
+    "jobs of silent workers": recovery.lapsed_jobs,
+    "jobs without an attempt left": recovery.exhausted_jobs,
+    "lost messages": recovery.lost_messages,
+    "jobs sent": recovery.waiting_jobs,
+    "mails sent on their way": recovery.due_deliveries,
+}
+# What needs the storage, or may take long.
+SLOW: Mapping[str, Step] = {
+    "expired files": cleaning.expired_artifacts,
+    "abandoned uploads": cleaning.in_turn(cleaning.abandoned_uploads),
+    "orphaned objects": cleaning.in_turn(cleaning.orphans),
+    "old log lines": cleaning.in_turn(cleaning.old_events),
+    "old rows": cleaning.in_turn(cleaning.old_rows),
+}
+# How often the clock does the slow steps, in seconds.
+SLOW_EVERY = 60.0
+
+
+@dataclass
+class Swept:
+    """What one pass did, by step, and what stood in the way of the steps that failed."""
+
+    done: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, Exception] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        done = ", ".join(f"{name}: {count:,}" for name, count in self.done.items() if count)
+        return "\n".join(
+            [done or "nothing to do", *(f"{name}: {error}" for name, error in self.failures.items())]
+        )
+
+
+def sweep() -> Swept:
+    """One pass over everything."""
+    return _pass({**PROMPT, **SLOW})
+
+
+def clock(stop: threading.Event, every: float = 3.0) -> None:
+    """Sweep about every `every` seconds until `stop` is set, whatever is down meanwhile.
+
+    A storage that is slow to answer holds up nothing but the slow steps: they have a thread of their own.
+    """
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    slow = threading.Thread(target=_keep, args=(app, SLOW, stop, SLOW_EVERY), name="sweep-slow", daemon=True)
+    slow.start()
+    _keep(app, PROMPT, stop, every)
+    slow.join(timeout=5)
+
+
+def _keep(app: Flask, steps: Mapping[str, Step], stop: threading.Event, every: float) -> None:
+    failing: Mapping[str, Exception] = {}
+    with app.app_context():
+        while not stop.is_set():
+            swept = _pass(steps)
+            _report(failing, swept)
+            failing = swept.failures
+            # Uneven, so that several clocks do not stay in step.
+            stop.wait(every * random.uniform(0.8, 1.2))
+
+
+def _pass(steps: Mapping[str, Step]) -> Swept:
+    swept = Swept()
+    for name, step in steps.items():
+        try:
+            swept.done[name] = step()
+        except Exception as error:
+            swept.failures[name] = error
+    return swept
+
+
+def _report(before: Mapping[str, Exception], swept: Swept) -> None:
+    """Say what was done, and which steps began or ceased to fail: an outage is a line, not a line a pass."""
+    if any(swept.done.values()):
+        log.info("Swept. %s", Swept(swept.done))
+    for name, error in swept.failures.items():
+        if type(error) is not type(before.get(name)):
+            foreseen = isinstance(error, SQLAlchemyError | RedisError | WaybillError)
+            log.warning("The sweep fails at %s: %s", name, error, exc_info=None if foreseen else error)
+    for name in before.keys() - swept.failures.keys():
+        log.info("The sweep works again at %s.", name)

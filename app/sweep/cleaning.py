@@ -1,0 +1,147 @@
+"""What is no longer needed: expired files, objects that belong to nothing, old rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from itertools import islice
+from typing import cast
+from uuid import UUID
+
+from flask import current_app
+from sqlalchemy import and_, delete, exists, func, or_, select, update
+
+from app import events, settings
+from app.extensions import db, redis_client
+from app.models.artifact import Artifact
+from app.models.event import Event
+from app.models.job import FINAL, Job
+from app.models.session import SignIn, SignInLink
+from app.models.worker import Worker
+from app.storage import Stat, Storage
+from app.sweep.batches import BATCH, each, first
+
+# Objects that belong to nothing stay for so long, and so do uploads that nobody writes to.
+ORPHAN_AGE = timedelta(hours=1)
+# Dead workers and dead sign-ins are remembered for a day.
+REMEMBERED = timedelta(days=1)
+# Listing the storage and looking through old rows is one clock's turn, then nobody's for so many seconds.
+TURN_SECONDS = 600
+# Jobs whose lines are deleted in one transaction.
+PRUNED_JOBS = 50
+
+
+def expired_artifacts() -> int:
+    """Take away the bytes of expired artifacts; their rows and receipts stay."""
+    expired = select(Artifact.id).where(
+        Artifact.removed_at.is_(None), Artifact.expires_at <= func.clock_timestamp()
+    )
+    return each(first(expired.order_by(Artifact.expires_at)), _remove)
+
+
+def _remove(artifact_id: UUID) -> bool:
+    with db.engine.connect() as conn:
+        key = conn.execute(select(Artifact.key).where(Artifact.id == artifact_id)).scalar_one()
+    _storage().delete(key)
+    with db.engine.begin() as conn:
+        job = conn.execute(
+            update(Artifact)
+            .where(Artifact.id == artifact_id, Artifact.removed_at.is_(None), Job.id == Artifact.job_id)
+            .values(removed_at=func.clock_timestamp())
+            .returning(Job.id, Job.owner_id)
+        ).first()
+    if job:
+        events.append(job.id, job.owner_id, "The file expired and was removed; its receipt stays.")
+    return job is not None
+
+
+def abandoned_uploads() -> int:
+    """End uploads whose writer was killed. A living one waits for its source as long as a query may take."""
+    patience = timedelta(seconds=settings.current().statement_timeout_seconds)
+    return _storage().clean(patience + ORPHAN_AGE)
+
+
+def orphans() -> int:
+    """Delete objects that belong to no artifact and to no unfinished job.
+
+    A storage's prefix therefore belongs to one Waybill alone: another's objects would be orphans here.
+    """
+    storage = _storage()
+    removed = 0
+    for found in _batched(storage.list("artifacts/", older_than=ORPHAN_AGE)):
+        for key in _unwanted([stat.key for stat in found]):
+            storage.delete(key)
+            removed += 1
+    return removed
+
+
+def _unwanted(keys: Sequence[str]) -> list[str]:
+    """Asked after the storage was listed: a job that published meanwhile has its artifact by now."""
+    owners = {key: job_id for key in keys if (job_id := _job_id(key))}
+    kept = select(Artifact.key).where(Artifact.key.in_(owners), Artifact.removed_at.is_(None))
+    unfinished = select(Job.id).where(Job.id.in_(set(owners.values())), Job.status.not_in(FINAL))
+    with db.engine.connect() as conn:
+        wanted, at_work = set(conn.execute(kept).scalars()), set(conn.execute(unfinished).scalars())
+    return [key for key, job_id in owners.items() if key not in wanted and job_id not in at_work]
+
+
+def _job_id(key: str) -> UUID | None:
+    """Whose object this is, by `storage.artifact_key`; None for a file that Waybill never made."""
+    try:
+        return UUID(key.split("/")[1])
+    except (ValueError, IndexError):
+        return None
+
+
+def _batched(stats: Iterator[Stat]) -> Iterator[list[Stat]]:
+    while batch := list(islice(stats, BATCH)):
+        yield batch
+
+
+def old_events() -> int:
+    """Delete the log lines of jobs that finished long ago; returns how many lines."""
+    age = timedelta(days=settings.current().events_retention_days)
+    # Not the last line: it says how the job ended.
+    spent = and_(Event.job_id == Job.id, Event.number < Job.last_event)
+    old = select(Job.id).where(
+        Job.status.in_(FINAL), Job.finished_at < func.clock_timestamp() - age, exists().where(spent)
+    )
+    pruned = 0
+    while job_ids := first(old, PRUNED_JOBS):
+        with db.engine.begin() as conn:
+            pruned += conn.execute(delete(Event).where(Event.job_id.in_(job_ids), spent)).rowcount
+    return pruned
+
+
+def old_rows() -> int:
+    """Forget workers that are long dead, sign-ins that ended and sign-in links that expired."""
+    then = func.clock_timestamp() - REMEMBERED
+    with db.engine.begin() as conn:
+        return sum(
+            conn.execute(statement).rowcount
+            for statement in (
+                delete(Worker).where(Worker.seen_at < then),
+                delete(SignIn).where(or_(SignIn.ended_at < then, SignIn.expires_at < then)),
+                delete(SignInLink).where(SignInLink.expires_at < then),
+            )
+        )
+
+
+def in_turn(step: Callable[[], int]) -> Callable[[], int]:
+    """The step, but among all clocks only once in `TURN_SECONDS`; it says 0 in between."""
+
+    def taking_turns() -> int:
+        key = f"waybill:turn:{step.__name__}"
+        if not redis_client().set(key, 1, nx=True, ex=TURN_SECONDS):
+            return 0
+        try:
+            return step()
+        except Exception:
+            redis_client().delete(key)
+            raise
+
+    return taking_turns
+
+
+def _storage() -> Storage:
+    return cast(Storage, current_app.extensions["waybill.storage"])
