@@ -97,7 +97,7 @@ def bind_parts(app: APIFlask, config: Settings) -> None:
 def register(app: APIFlask, config: Settings) -> None:
     """Blueprints, error pages and commands."""
     from app import cli
-    from app.web import api, stream
+    from app.web import api, filters, health, jobs, reports, stream
 
     filters.init_app(app)
     for blueprint in (reports.reports, jobs.pages, health.health):
