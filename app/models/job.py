@@ -109,6 +109,9 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
 
     owner: Mapped[User] = relationship(lazy="joined")
 
+    # Not a column: whether this was handed out once more, for a request whose idempotency key had been used.
+    replayed = False
+
     @property
     def final(self) -> bool:
         return self.status in FINAL

@@ -1,0 +1,32 @@
+"""The command line: `flask reports | exports | tokens | users | sweep | clock`. One group a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from flask import Flask
+from flask.cli import AppGroup
+from sqlalchemy.exc import OperationalError
+
+from app.errors import WaybillError
+
+
+class Group(AppGroup):
+    """A group whose commands tell what went wrong in a sentence, without a traceback, and exit 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except WaybillError as error:
+            raise click.ClickException(error.message) from error
+        except OperationalError as error:
+            raise click.ClickException(f"The database does not answer: {error.orig}") from error
+
+
+def init_app(app: Flask) -> None:
+    """Make the commands known to `flask`."""
+    from app.cli import clock, exports, reports, tokens, users
+
+    for command in (reports.group, exports.group, tokens.group, users.group, clock.sweep, clock.clock):
+        app.cli.add_command(command)

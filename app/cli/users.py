@@ -1,0 +1,42 @@
+"""flask users: accounts."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from app import accounts
+from app.cli import Group
+from app.models.user import ADMIN, MEMBER
+
+group = Group("users", help="Make accounts.")
+
+
+@group.command("create")
+@click.argument("email")
+@click.option(
+    "--role",
+    "roles",
+    type=click.Choice([MEMBER, ADMIN]),
+    multiple=True,
+    default=[MEMBER],
+    show_default=True,
+    help="What the person may do; may be given twice.",
+)
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--no-password", is_flag=True, help="No password: sign in by emailed link only.")
+def create(email: str, roles: tuple[str, ...], password_stdin: bool, no_password: bool) -> None:
+    """Make an account for EMAIL; asks for the password unless told otherwise."""
+    if password_stdin and no_password:
+        raise click.UsageError("Use --password-stdin or --no-password, not both.")
+    password = None if no_password else _password(password_stdin)
+    user = accounts.create_user(email, password, roles)
+    click.echo(f"Made an account for {user.email} ({', '.join(sorted(user.role_names))}).")
+
+
+def _password(from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    typed: str = click.prompt("Password", hide_input=True, confirmation_prompt="The same again")
+    return typed

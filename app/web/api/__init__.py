@@ -1,0 +1,268 @@
+"""JSON under /api/v1: ask for exports and follow them. `GET /api/v1/openapi.json` describes it all.
+
+Callers read the views' docstrings: the first line is the operation's summary, the rest its description.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from apiflask import APIBlueprint, APIFlask, HTTPError
+from flask import jsonify, render_template, request, url_for
+from flask_security import auth_required
+from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.wrappers import Response
+
+from app import formats, jobs
+from app.errors import InvalidParams, InvalidRequest
+from app.exports import COMPRESSIONS
+from app.models.artifact import Artifact
+from app.models.job import Job
+from app.params import json_schema
+from app.reports import Report
+from app.settings import current
+from app.web.api import schemas
+from app.web.api.openapi import (
+    DONE_EXAMPLE,
+    ETAG,
+    EXPORT_EXAMPLE,
+    NEXT_PAGE,
+    QUEUED_EXAMPLE,
+    REPORT_EXAMPLE,
+    accepted,
+    document,
+    operation,
+)
+from app.web.errors import waybill_error
+from app.web.people import me
+
+# What a body may have, in bytes. The longest good one is a pasted list of values.
+BODY_LIMIT = 1024 * 1024
+
+api = APIBlueprint("api", __name__, url_prefix="/api/v1")
+signed_in = auth_required("token", "session")
+
+
+def init_app(app: APIFlask) -> None:
+    """Register the API and what its document is made from."""
+    # Only what stands beside each operation: the answers APIFlask would add by itself are not ours.
+    app.config.update(
+        AUTO_200_RESPONSE=False,
+        AUTO_404_RESPONSE=False,
+        AUTO_AUTH_ERROR_RESPONSE=False,
+        AUTO_VALIDATION_ERROR_RESPONSE=False,
+    )
+    app.register_blueprint(api)
+
+
+# Reports.
+
+
+@api.get("/reports")
+@signed_in
+@api.output(schemas.Reports, description="The reports.", example={"items": [REPORT_EXAMPLE]})
+@operation("listReports", "Reports", 401, 429)
+def list_reports() -> Any:
+    """List the reports you may export
+
+    By group and title.
+    """
+    return {"items": [report_json(report) for report in jobs.registry().for_user(me().role_names)]}
+
+
+@api.get("/reports/<key>")
+@signed_in
+@api.output(schemas.Report, description="The report.", example=REPORT_EXAMPLE)
+@operation("getReport", "Reports", 401, 404, 429)
+def get_report(key: str) -> Any:
+    """Describe one report
+
+    Its parameters as JSON Schema, its columns, and the formats it can be had in.
+    """
+    return report_json(jobs.report_for(me(), key))
+
+
+# Exports and jobs.
+
+
+@api.post("/exports")
+@signed_in
+@api.input(schemas.ExportHeaders, location="headers")
+@api.input(schemas.ExportRequest, location="json", example=EXPORT_EXAMPLE)
+@api.output(schemas.Job, 202, description="The job, queued.", example=QUEUED_EXAMPLE)
+@operation("createExport", "Jobs", 400, 401, 404, 409, 413, 415, 422, 429, answers=accepted(replay=True))
+def create_export(json_data: schemas.ExportRequest, headers_data: schemas.ExportHeaders) -> Any:
+    """Ask for an export
+
+    Answers at once with a job. Look at it at its `Location`, or follow its events.
+    """
+    job = jobs.request_export(
+        me(),
+        json_data.report,
+        json_data.params,
+        format=json_data.format,
+        dialect=json_data.dialect,
+        compression=json_data.compression,
+        idempotency_key=headers_data.idempotency_key,
+    )
+    replay = {"Idempotent-Replay": "true"} if job.replayed else {}
+    return job_json(job), 202, {"Location": job_url(job), **replay}
+
+
+@api.get("/jobs")
+@signed_in
+@api.input(schemas.JobsQuery, location="query")
+@api.output(schemas.Jobs, description="One page of jobs.", example={"items": [DONE_EXAMPLE], "next": None})
+@operation("listJobs", "Jobs", 400, 401, 422, 429, answers=NEXT_PAGE)
+def list_jobs(query_data: schemas.JobsQuery) -> Any:
+    """List jobs
+
+    Newest first, in pages. Follow `next` until it is null.
+    """
+    found, cursor = jobs.listing(
+        me(),
+        status=query_data.status,
+        everyone=query_data.everyone,
+        before=query_data.before,
+        limit=query_data.limit,
+    )
+    artifacts = jobs.artifacts_of(found)
+    items = [job_json(job, artifacts.get(job.id)) for job in found]
+    if cursor is None:
+        return {"items": items, "next": None}
+    following = query_data.model_dump(exclude_defaults=True) | {"before": cursor}
+    url = absolute(url_for("api.list_jobs", **following))
+    return {"items": items, "next": url}, 200, {"Link": f'<{url}>; rel="next"'}
+
+
+@api.get("/jobs/<uuid:id>")
+@signed_in
+@api.output(schemas.Job, description="The job.", example=DONE_EXAMPLE)
+@operation("getJob", "Jobs", 401, 404, 429, answers=ETAG)
+def get_job(id: UUID) -> Any:
+    """Look at a job
+
+    Once a second is often enough; its events come by themselves. `If-None-Match` with the last `ETag`
+    answers 304 while nothing has changed.
+    """
+    return revalidated(job_json(jobs.find(me(), id)), "private, no-cache")
+
+
+@api.post("/jobs/<uuid:id>/cancellation")
+@signed_in
+@api.output(schemas.Job, 202, description="The job: cancelled if it was queued, else about to stop.")
+@operation("cancelJob", "Jobs", 400, 401, 404, 409, 413, 429, answers=accepted())
+def cancel_job(id: UUID) -> Any:
+    """Cancel a job
+
+    A queued job is cancelled at once, a running one within a few seconds; nothing of it is published.
+    409 if it is over already.
+    """
+    return worked_on(jobs.cancel(jobs.find(me(), id)))
+
+
+@api.post("/jobs/<uuid:id>/retry")
+@signed_in
+@api.output(schemas.Job, 202, description="The same job, queued again.")
+@operation("retryJob", "Jobs", 400, 401, 404, 409, 413, 429, answers=accepted())
+def retry_job(id: UUID) -> Any:
+    """Try a failed or cancelled job again
+
+    The same job with the same parameters and a fresh set of attempts; its log goes on.
+    409 in any other status.
+    """
+    return worked_on(jobs.retry(jobs.find(me(), id)))
+
+
+# The description; public, as it tells nothing of reports or people.
+
+
+@api.get("/openapi.json")
+@api.doc(hide=True)
+def openapi() -> Response:
+    return revalidated(document(), "public, max-age=300")
+
+
+@api.get("/docs")
+@api.doc(hide=True)
+def docs() -> str:
+    return render_template("api/docs.html", api=document())
+
+
+# Details.
+
+
+@api.before_request
+def read_body() -> None:
+    """Refuse a body that is too long, is no JSON, or nests too deeply, before any view looks at it."""
+    if request.method != "POST":
+        return
+    request.max_content_length = BODY_LIMIT
+    request.get_data()
+    if request.url_rule is None or request.url_rule.endpoint != "api.create_export":
+        return
+    if not request.is_json:
+        raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
+    try:
+        request.get_json()
+    except RecursionError:
+        raise InvalidRequest("The JSON is nested too deeply. Nothing was changed.") from None
+
+
+@api.errorhandler(HTTPError)
+def wrong_values(error: HTTPError) -> Response:
+    """What APIFlask says of a request that does not have the documented shape: one sentence a name."""
+    places = error.detail.values() if isinstance(error.detail, dict) else ()
+    named = {name: "; ".join(texts) for place in places for name, texts in place.items()}
+    return waybill_error(InvalidParams(named))
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    columns = report.columns
+    return {
+        "key": report.key,
+        "title": report.title,
+        "description": report.description,
+        "group": report.group,
+        "roles": list(report.roles),
+        "params": json_schema(report.params),
+        "columns": columns and [{"name": item.name, "description": item.description} for item in columns],
+        "formats": [format_json(item) for item in formats.formats().values()],
+        "url": absolute(f"/reports/{report.key}"),
+    }
+
+
+def format_json(format: formats.Format) -> dict[str, Any]:
+    return {
+        "name": format.name,
+        "extension": format.extension,
+        "content_type": format.content_type,
+        "dialects": list(format.dialects),
+        "compressions": list(COMPRESSIONS),
+    }
+
+
+def worked_on(job: Job) -> tuple[dict[str, Any], int, dict[str, str]]:
+    return job_json(job), 202, {"Location": job_url(job)}
+
+
+def job_json(job: Job, artifact: Artifact | None = None) -> dict[str, Any]:
+    return jobs.as_json(job, artifact) | {"url": absolute(f"/jobs/{job.id}")}
+
+
+def job_url(job: Job) -> str:
+    return absolute(url_for("api.get_job", id=job.id))
+
+
+def absolute(path: str) -> str:
+    """What everybody reaches `path` under, whatever host this request came in by."""
+    return current().public_url.rstrip("/") + path
+
+
+def revalidated(body: dict[str, Any], caching: str) -> Response:
+    """The body with its ETag, or 304 if the caller has it."""
+    response = jsonify(body)
+    response.headers["Cache-Control"] = caching
+    response.add_etag()
+    return response.make_conditional(request)

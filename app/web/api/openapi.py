@@ -1,0 +1,309 @@
+"""The OpenAPI 3.1 document: APIFlask's reading of the operations, and what it cannot know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
+
+from apiflask import APIBlueprint, APIFlask
+from flask import current_app
+
+import app
+from app.settings import current
+
+Json = dict[str, Any]
+Answers = dict[int, Json]
+View = TypeVar("View", bound=Callable[..., Any])
+
+JOB_ID = "0d9f3c0a-4f4e-4c7e-9d7b-3a5f5a2b8c11"
+HOST = "https://waybill.example.org"
+
+REPORT_EXAMPLE: Json = {
+    "key": "all_tasks",
+    "title": "All tasks",
+    "description": "Every task, with its project and assignee.",
+    "group": "Work",
+    "roles": ["member", "admin"],
+    "params": {
+        "type": "object",
+        "properties": {
+            "status": {"title": "Status", "type": ["string", "null"], "enum": ["open", "done", None]}
+        },
+        "required": [],
+        "additionalProperties": False,
+    },
+    "columns": [{"name": "id", "description": ""}, {"name": "title", "description": "As it was typed."}],
+    "formats": [
+        {
+            "name": "csv",
+            "extension": "csv",
+            "content_type": "text/csv; charset=utf-8",
+            "dialects": ["machine", "spreadsheet"],
+            "compressions": ["none", "gzip"],
+        }
+    ],
+    "url": f"{HOST}/reports/all_tasks",
+}
+EXPORT_EXAMPLE: Json = {
+    "report": "all_tasks",
+    "params": {"status": "open"},
+    "format": "csv",
+    "compression": "gzip",
+}
+QUEUED_EXAMPLE: Json = {
+    "id": JOB_ID,
+    "kind": "export",
+    "status": "queued",
+    "progress": {"done": 0, "total": None, "unit": "rows"},
+    "attempt": 0,
+    "error": None,
+    "artifact": None,
+    "report": "all_tasks",
+    "title": "All tasks",
+    "params": {"status": "open"},
+    "format": "csv",
+    "dialect": "machine",
+    "compression": "gzip",
+    "created_at": "2026-01-31T09:15:00.123456Z",
+    "started_at": None,
+    "finished_at": None,
+    "url": f"{HOST}/jobs/{JOB_ID}",
+}
+DONE_EXAMPLE: Json = QUEUED_EXAMPLE | {
+    "status": "succeeded",
+    "progress": {"done": 1000000, "total": 1000000, "unit": "rows"},
+    "attempt": 1,
+    "artifact": {
+        "filename": "all_tasks-2026-01-31.csv.gz",
+        "bytes": 41234567,
+        "rows": 1000000,
+        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "url": f"{HOST}/d/AbCdEf0123456789AbCdEf0123456789AbCdEf0123456789AbCdEf01",
+        "expires_at": "2026-02-01T09:15:03.654321Z",
+    },
+    "started_at": "2026-01-31T09:15:00.201000Z",
+    "finished_at": "2026-01-31T09:15:03.654321Z",
+}
+EVENTS_EXAMPLE = """\
+event: log
+id: 1
+data: {"number":1,"at":"2026-01-31T09:15:00.123456Z","level":"info","text":"Started."}
+
+event: progress
+data: {"done":250000,"total":1000000,"unit":"rows"}
+
+event: status
+data: {"status":"succeeded"}
+
+"""
+
+DESCRIPTION = """\
+Ask for exports, follow them, and fetch their files.
+
+Send a token as `Authorization: Bearer wb_…`. Make one on your account's page, or with
+`flask tokens create EMAIL`. A signed-in browser's session works, too; then every POST needs the session's
+CSRF token as `X-CSRFToken`.
+
+Every error is a problem document (RFC 9457). All times are RFC 3339 in UTC. Members and headers may be added
+to answers; within v1 none is taken away.
+"""
+TAGS = [
+    {"name": "Reports", "description": "What there is to export."},
+    {"name": "Jobs", "description": "Asking for files, and following the work."},
+]
+
+# What each refusal means.
+REFUSALS = {
+    400: "The request cannot be understood; `detail` says why.",
+    401: "No token and no session, or one that is not good any more.",
+    404: "There is no such thing, or it is not yours to see.",
+    409: "The state of things does not allow it.",
+    413: "The body is longer than 1 MiB.",
+    415: "The body is not JSON.",
+    422: "Some values are wrong; `errors` names each.",
+    429: "Too many requests, or too many unfinished jobs.",
+}
+PROBLEM: Json = {
+    "type": "object",
+    "title": "Problem",
+    "description": "RFC 9457. `code` is stable and for programs, `detail` is for people.",
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string"},
+        "code": {"type": "string"},
+        "errors": {
+            "type": "object",
+            "description": "One message for each wrong value, by its name.",
+            "additionalProperties": {"type": "string"},
+        },
+        "reference": {"type": "string", "description": "With a 5xx: what the operator finds in the log."},
+    },
+    "required": ["type", "title", "status", "detail", "code"],
+    "additionalProperties": False,
+}
+LINE: Json = {
+    "type": "object",
+    "title": "Line",
+    "description": "The data of `event: log`.",
+    "properties": {
+        "number": {"type": "integer", "minimum": 1, "description": "Also the event's `id`."},
+        "at": {"type": "string", "format": "date-time"},
+        "level": {"enum": ["info", "warning", "error"]},
+        "text": {"type": "string"},
+    },
+    "required": ["number", "at", "level", "text"],
+    "additionalProperties": False,
+}
+
+
+def header(description: str, **schema: Any) -> Json:
+    return {"description": description, "schema": schema}
+
+
+RETRY_AFTER = {"Retry-After": header("Ask again after so many seconds.", type="integer", minimum=0)}
+NEXT_PAGE: Answers = {200: {"headers": {"Link": header('The next page: `<…>; rel="next"`.', type="string")}}}
+ETAG: Answers = {
+    200: {"headers": {"ETag": header("Changes with the job.", type="string")}},
+    304: {"description": "Nothing has changed."},
+}
+
+
+def accepted(*, replay: bool = False) -> Answers:
+    """The headers of a 202."""
+    headers = {"Location": header("The job.", type="string", format="uri")}
+    if replay:
+        text = "There, and `true`, when an earlier request with the same key has made the job."
+        headers["Idempotent-Replay"] = header(text, const="true")
+    return {202: {"headers": headers}}
+
+
+def operation(id: str, tag: str, *refusals: int, answers: Answers | None = None) -> Callable[[View], View]:
+    """What an operation says of itself beside its shapes: its refusals, and the headers of its answers."""
+    responses: Any = (answers or {}) | {status: _problem(status) for status in refusals}
+    return APIBlueprint("operation", __name__).doc(operation_id=id, tags=[tag], responses=responses)
+
+
+def document() -> Json:
+    """The document, made once for each app."""
+    made = current_app.extensions.get("waybill.openapi")
+    if made is None:
+        made = current_app.extensions["waybill.openapi"] = _make(cast(APIFlask, current_app))
+    return cast(Json, made)
+
+
+def _make(flask_app: APIFlask) -> Json:
+    flask_app.servers = [{"url": current().public_url.rstrip("/")}]
+    flask_app.description = DESCRIPTION
+    flask_app.tags = cast(Any, TAGS)
+    made = cast(Json, flask_app.spec)
+    made["info"]["version"] = app.__version__
+    made["components"] = {
+        "schemas": {_plain(name): shape for name, shape in made["components"]["schemas"].items()}
+        | {"Line": LINE, "Problem": PROBLEM},
+        "securitySchemes": _security_schemes(flask_app),
+    }
+    made["paths"]["/api/v1/jobs/{id}/events"] = {"get": _events()}
+    for method, found in _operations(made):
+        _tidy(method, found)
+    for ref in _references(made):
+        ref["$ref"] = "#/components/schemas/" + _plain(ref["$ref"].rpartition("/")[2])
+    return made
+
+
+def _security_schemes(flask_app: APIFlask) -> Json:
+    cookie = flask_app.config["SESSION_COOKIE_NAME"]
+    return {
+        "token": {"type": "http", "scheme": "bearer", "description": "An API token, `wb_…`."},
+        "session": {"type": "apiKey", "in": "cookie", "name": cookie, "description": "A signed-in browser."},
+        "csrf": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-CSRFToken",
+            "description": "The session's CSRF token.",
+        },
+    }
+
+
+def _events() -> Json:
+    """The stream, which is no JSON and so no business of APIFlask's."""
+    last = header(
+        "The number of the last line you have: the stream goes on behind it.", type="integer", minimum=0
+    )
+    stream = {"text/event-stream": {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}}
+    return {
+        "summary": "Follow a job live",
+        "description": "Server-sent events. `log` carries a line (see Line) with its number as `id`; each "
+        "line comes once and in order. `progress` carries `{done, total, unit}`, `status` `{status}`. The "
+        "stream ends after a final status; who comes back with the last line's id gets 204 and should stop.",
+        "operationId": "followJob",
+        "tags": ["Jobs"],
+        "parameters": [
+            {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}},
+            {"name": "Last-Event-ID", "in": "header", "required": False, **last},
+        ],
+        "responses": {
+            "200": {"description": "The stream.", "content": stream},
+            "204": {"description": "The job is over, and you have every line."},
+        }
+        | {str(status): _problem(status) for status in (401, 404, 429)},
+    }
+
+
+def _problem(status: int) -> Json:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    found: Json = {
+        "description": REFUSALS[status],
+        "content": {"application/problem+json": {"schema": schema}},
+    }
+    return found | ({"headers": RETRY_AFTER} if status == 429 else {})
+
+
+def _tidy(method: str, found: Json) -> None:
+    """What holds for every operation."""
+    session: Json = {"session": []} if method == "get" else {"session": [], "csrf": []}
+    found["security"] = [{"token": []}, session]
+    for parameter in found.get("parameters", []):
+        _tidy_parameter(parameter)
+    if "requestBody" in found:
+        found["requestBody"]["required"] = True
+    for answer in found["responses"].values():
+        if not answer.get("content", True):
+            del answer["content"]
+
+
+def _tidy_parameter(parameter: Json) -> None:
+    if parameter["name"] == "id":
+        parameter |= {"description": "The job's id.", "schema": {"type": "string", "format": "uuid"}}
+    elif parameter["name"] == "key":
+        parameter["description"] = "The report's key."
+    else:
+        schema = parameter["schema"]
+        parameter.setdefault("description", schema.pop("description", ""))
+        # Left out is not null: neither a header nor a query knows such a thing.
+        if schema.get("default", "") is None:
+            parameter["schema"] = schema["anyOf"][0]
+    if parameter["name"] == "idempotency-key":
+        parameter["name"] = "Idempotency-Key"
+
+
+def _operations(made: Json) -> Iterator[tuple[str, Json]]:
+    for path in made["paths"].values():
+        yield from path.items()
+
+
+def _plain(name: str) -> str:
+    """APIFlask calls a shape in a shape "Outer.Inner", each time anew; no two of ours share a name."""
+    return name.rpartition(".")[2]
+
+
+def _references(node: Any) -> Iterator[Json]:
+    """Every object of the document that is a reference."""
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from _references(value)

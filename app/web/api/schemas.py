@@ -1,0 +1,195 @@
+"""The shapes of the API's JSON. What a caller reads in the OpenAPI document is made from these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Instant = Annotated[
+    str,
+    Field(description="RFC 3339, in UTC.", json_schema_extra={"format": "date-time"}),
+]
+
+
+def _without_titles(schema: dict[str, Any]) -> None:
+    """Pydantic calls `created_at` "Created At", which says nothing more."""
+    for member in schema["properties"].values():
+        member.pop("title", None)
+
+
+def _open(schema: dict[str, Any]) -> None:
+    """We answer with no other members today; a caller must live with those of tomorrow."""
+    _without_titles(schema)
+    del schema["additionalProperties"]
+
+
+class Question(BaseModel):
+    """What a caller sends: these members and no others, so that no typing error goes unnoticed."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_without_titles)
+
+
+class Shape(BaseModel):
+    """What we answer."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_open)
+
+
+# Reports.
+
+
+class Column(Shape):
+    """One column of a report's file."""
+
+    name: str
+    description: str
+
+
+class Format(Shape):
+    """A way to write the rows."""
+
+    name: str = Field(description="What `format` of an export takes.")
+    extension: str
+    content_type: str
+    dialects: list[str] = Field(description="How this format can be spoken; the first is the default.")
+    compressions: list[str]
+
+
+class Report(Shape):
+    """A report that you may export."""
+
+    key: str = Field(description="What `report` of an export takes.")
+    title: str
+    description: str
+    group: str
+    roles: list[str] = Field(description="Who may export it: people with one of these roles.")
+    params: dict[str, Any] = Field(
+        description="JSON Schema (2020-12) of the `params` of an export. The words for relative dates "
+        "(`last month`) become absolute dates when the export is asked for."
+    )
+    columns: list[Column] | None = Field(description="What is in the file; null: known once it has run.")
+    formats: list[Format]
+    url: str = Field(description="The report's page.", json_schema_extra={"format": "uri"})
+
+
+class Reports(Shape):
+    """All reports that you may export."""
+
+    items: list[Report]
+
+
+# Jobs.
+
+
+class ExportRequest(Question):
+    """An export to be made."""
+
+    model_config = ConfigDict(strict=True)
+
+    report: str = Field(min_length=1, max_length=100, description="The report's key.")
+    params: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Values by name, as the report's JSON Schema says. A name left out takes its default.",
+    )
+    format: str = Field("csv", max_length=20, description="One of the report's formats.")
+    dialect: str | None = Field(
+        None,
+        max_length=20,
+        description="One of the format's dialects; null is its first. For CSV: `machine` (RFC 4180, every "
+        "value as it is) or `spreadsheet` (safe to open in Excel, which takes `=1+1` for a formula).",
+    )
+    compression: Literal["none", "gzip"] = "none"
+    fresh: bool = Field(
+        False,
+        description="Never join or reuse an earlier export. Every export is made anew today, so this changes "
+        "nothing yet.",
+    )
+
+
+class ExportHeaders(BaseModel):
+    """What the header of an export may say."""
+
+    idempotency_key: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[!-~]+$",
+        description="A text of your own. Asking again with the same key and the same body makes no second "
+        "job: the answer is the first one, with `Idempotent-Replay: true`.",
+    )
+
+
+class JobsQuery(Question):
+    """Which jobs to list."""
+
+    status: Status | None = Field(None, description="Only jobs with this status.")
+    limit: int = Field(50, ge=1, le=200, description="How many at most.")
+    before: str | None = Field(None, max_length=200, description="Where to go on; comes from `next`.")
+    everyone: bool = Field(
+        False, description="The jobs of all people, if you are an administrator; yours only otherwise."
+    )
+
+
+class Progress(Shape):
+    """How far a job is."""
+
+    done: int = Field(ge=0)
+    total: int | None = Field(description="Null: not known. May be an estimate while the job runs.")
+    unit: str
+
+
+class JobError(Shape):
+    """Why a job failed."""
+
+    code: str = Field(description="Stable, for programs.")
+    message: str = Field(description="For people.")
+
+
+class Artifact(Shape):
+    """The file a job has made."""
+
+    filename: str
+    bytes: int
+    rows: int
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the file's bytes, in hexadecimal.")
+    url: str | None = Field(
+        description="The link to the file. It needs no sign-in; null once it is revoked or expired.",
+        json_schema_extra={"format": "uri"},
+    )
+    expires_at: Instant
+
+
+class Job(Shape):
+    """A request that is being worked on, or was."""
+
+    id: str = Field(json_schema_extra={"format": "uuid"})
+    kind: Literal["export", "import"]
+    status: Status
+    progress: Progress
+    attempt: int = Field(
+        ge=0, description="The number of the try at hand, or of the last one; 0 before the first."
+    )
+    error: JobError | None
+    artifact: Artifact | None
+    report: str = Field(description="The report's key.")
+    title: str
+    params: dict[str, Any] = Field(description="As they were frozen when the job was asked for.")
+    format: str
+    dialect: str
+    compression: str
+    created_at: Instant
+    started_at: Instant | None
+    finished_at: Instant | None
+    url: str = Field(description="The job's page.", json_schema_extra={"format": "uri"})
+
+
+class Jobs(Shape):
+    """One page of jobs, newest first."""
+
+    items: list[Job]
+    next: str | None = Field(
+        description="Where the next page is; null: this is the last. The header `Link` says the same.",
+        json_schema_extra={"format": "uri"},
+    )
