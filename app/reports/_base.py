@@ -144,14 +144,17 @@ def compose(sql: str, bound: Mapping[str, Any], params: Params = NONE) -> Statem
 
 
 def _statement(found: Sequence[Token], values: Mapping[str, Any], params: Params) -> Statement:
-    types = dict.fromkeys(RESERVED, "text")
-    types |= {param.name: param.cast for param in params}
+    declared = {**dict.fromkeys(RESERVED, "text"), **{param.name: param.cast for param in params}}
+    casts = {name: declared.get(name) or _pg_type(values[name]) for name in placeholders(found)}
+    # A bound null without a type is more than PostgreSQL can guess.
+    nulls = {name for name, cast in casts.items() if values[name] is None and not cast}
 
     def typed(name: str) -> str:
-        cast = types.get(name) or _pg_type(values[name])
-        return f"CAST(%({name})s AS {cast})" if cast else f"%({name})s"
+        if name in nulls:
+            return "NULL"
+        return f"CAST(%({name})s AS {casts[name]})" if casts[name] else f"%({name})s"
 
-    return Statement(render(found, typed), {name: values[name] for name in placeholders(found)})
+    return Statement(render(found, typed), {name: values[name] for name in casts if name not in nulls})
 
 
 def _pg_type(value: Any) -> str | None:

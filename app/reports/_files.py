@@ -160,6 +160,7 @@ def _toml_lines(toml: str, first: int) -> Lines:
         if header := _HEADER.match(line):
             table = header[1].replace('"', "").replace(" ", "")
             where.setdefault((table, ""), number)
+            where.setdefault((table.partition(".")[0], ""), number)
         elif setting := _SETTING.match(line):
             where.setdefault((table, setting[1]), number)
 

@@ -17,7 +17,7 @@ def connect(url: str) -> psycopg.Connection[tuple[object, ...]]:
     return psycopg.connect("postgresql://" + url.partition("://")[2], autocommit=True)
 
 
-def content(url: str, settings: str = "") -> dict[str, tuple[object, ...]]:
+def content(url: str) -> dict[str, tuple[object, ...]]:
     """Rows and a hash over all rows, table by table."""
     with connect(url) as conn:
         conn.execute("SET timezone = 'UTC'")
@@ -67,9 +67,11 @@ def test_there_is_what_the_reports_need(url):
     }
     with connect(url) as conn:
         assert conn.execute(
-            "SELECT bool_and(created_at < demo.anchor()), min(id), max(id), count(*) FILTER (WHERE description IS NULL) > 0,"
-            " bool_or(assignee_email = 'member@demo.waybill.test'), bool_or(completed_at < created_at) FROM demo.tasks"
-        ).fetchone() == (True, 1, 1000, True, True, False)
+            "SELECT min(id), max(id), bool_and(created_at < demo.anchor()),"
+            " bool_or(completed_at < created_at),"
+            " bool_or(description IS NULL), bool_or(assignee_email = 'member@demo.waybill.test')"
+            " FROM demo.tasks"
+        ).fetchone() == (1, 1000, True, False, True, True)
         assert conn.execute("SELECT bool_and(email ~ '^[ -~]+$') FROM demo.members").fetchone() == (True,)
         assert conn.execute("SELECT count(DISTINCT name) FROM demo.companies").fetchone() == (240,)
 
