@@ -45,6 +45,8 @@ def create_app(environ: Mapping[str, str] | None = None) -> APIFlask:
 
 def configure(app: APIFlask, config: Settings) -> None:
     """Flask's and its extensions' own settings, derived from ours."""
+    from app.web import auth, security
+
     app.config.update(
         WAYBILL=config,
         SECRET_KEY=config.secret_key,
@@ -59,6 +61,8 @@ def configure(app: APIFlask, config: Settings) -> None:
         MAIL_USERNAME=config.mail_username or None,
         MAIL_PASSWORD=config.mail_password or None,
         MAIL_DEFAULT_SENDER=config.mail_default_sender,
+        **security.flask_settings(config),
+        **auth.security_settings(),
     )
 
 
@@ -97,7 +101,14 @@ def bind_parts(app: APIFlask, config: Settings) -> None:
 def register(app: APIFlask, config: Settings) -> None:
     """Blueprints, error pages and commands."""
     from app import cli
-    from app.web import api, filters, health, jobs, reports, stream
+    from app.web import account, api, auth, errors, filters, health, jobs, limits, reports, security, stream
+
+    # In this order a request is counted, its caller known, and its right to change anything proven.
+    errors.init_app(app)
+    limits.init_app(app, config)
+    auth.init_app(app)
+    security.init_app(app, config)
+    account.init_app(app)
 
     filters.init_app(app)
     for blueprint in (reports.reports, jobs.pages, health.health):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -14,7 +15,7 @@ from app.extensions import db
 from app.models.user import User
 
 # However busy a browser is, it must sign in again after this.
-LONGEST = timedelta(days=30)
+LONGEST = timedelta(days=14)
 
 
 class SignIn(db.Model):  # type: ignore[misc, name-defined]
@@ -63,6 +64,16 @@ class SignIn(db.Model):  # type: ignore[misc, name-defined]
                 User.active,
             )
         )
+        return found
+
+    @classmethod
+    def of(cls, user: User) -> Sequence[SignIn]:
+        """This person's live sign-ins, newest first."""
+        found: Sequence[SignIn] = db.session.scalars(
+            select(cls)
+            .where(cls.user_id == user.id, cls.ended_at.is_(None), cls.expires_at > func.now())
+            .order_by(cls.created_at.desc())
+        ).all()
         return found
 
     @classmethod

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
-from sqlalchemy import DateTime, ForeignKey, String, func, select
+from sqlalchemy import DateTime, ForeignKey, String, func, or_, select, update
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.extensions import db
 from app.models.user import User
 
 PREFIX = "wb_"
+# How exact `last_used_at` is: a busy token does not write a row per request.
+USE_NOTED_EVERY = timedelta(minutes=1)
 
 
 class ApiToken(db.Model):  # type: ignore[misc, name-defined]
@@ -40,12 +43,45 @@ class ApiToken(db.Model):  # type: ignore[misc, name-defined]
 
     @classmethod
     def find(cls, secret: str) -> ApiToken | None:
-        """The live token of this secret. A random 256-bit secret needs no slow hash."""
-        found: ApiToken | None = db.session.scalar(
-            select(cls).where(cls.sha256 == _digest(secret), cls.revoked_at.is_(None))
-        )
+        """The live token of this secret, its owner active. Finding it is using it."""
+        stale = or_(cls.last_used_at.is_(None), cls.last_used_at < func.now() - USE_NOTED_EVERY)
+        row = db.session.execute(
+            select(cls, stale)
+            .join(User, User.id == cls.user_id)
+            .where(cls.sha256 == _digest(secret), cls.revoked_at.is_(None), User.active)
+        ).first()
+        if row is None:
+            return None
+        if row[1]:
+            _note_use(row[0].id)
+        found: ApiToken = row[0]
         return found
+
+    @classmethod
+    def of(cls, user: User) -> Sequence[ApiToken]:
+        """This person's live tokens, newest first."""
+        found: Sequence[ApiToken] = db.session.scalars(
+            select(cls).where(cls.user_id == user.id, cls.revoked_at.is_(None)).order_by(cls.id.desc())
+        ).all()
+        return found
+
+    @classmethod
+    def revoke(cls, user: User, token_id: int) -> ApiToken | None:
+        """This person's token, dead from now on; None: there is no such one. The caller commits."""
+        token: ApiToken | None = db.session.scalar(
+            select(cls).where(cls.id == token_id, cls.user_id == user.id).with_for_update()
+        )
+        if token is not None and token.revoked_at is None:
+            token.revoked_at = func.now()
+        return token
+
+
+def _note_use(token_id: int) -> None:
+    """In a transaction of its own: a request that fails later has used the token, too."""
+    with db.engine.begin() as conn:
+        conn.execute(update(ApiToken).where(ApiToken.id == token_id).values(last_used_at=func.now()))
 
 
 def _digest(secret: str) -> str:
+    """A random 256-bit secret needs no slow hash."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -42,7 +42,9 @@ class User(db.Model, UserMixin):  # type: ignore[misc, name-defined]
     fs_uniquifier: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
-    roles: Mapped[list[Role]] = relationship(secondary=roles_users, lazy="selectin")
+    roles: Mapped[list[Role]] = relationship(  # type: ignore[assignment]  # the base names its own mixin
+        secondary=roles_users, lazy="selectin"
+    )
 
     @property
     def role_names(self) -> frozenset[str]:

@@ -1,0 +1,100 @@
+"""One's own account: who one is, API tokens, browsers that are signed in."""
+
+from __future__ import annotations
+
+import re
+
+from apiflask import APIBlueprint, APIFlask
+from flask import flash, redirect, render_template, request, url_for
+from flask_security import auth_required
+from werkzeug.wrappers import Response
+
+from app.errors import Conflict, NotFound
+from app.extensions import db
+from app.models.session import SignIn
+from app.models.token import ApiToken
+from app.web.auth import sign_in_id
+from app.web.people import me
+
+account = APIBlueprint("account", __name__, url_prefix="/account", enable_openapi=False)
+
+TOKENS_LIMIT = 50
+NAME_LIMIT = 100
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+
+
+def init_app(app: APIFlask) -> None:
+    app.register_blueprint(account)
+
+    @app.context_processor
+    def account_menu() -> dict[str, object]:
+        """The entries of the menu that every page has."""
+        pages = (("account.show", "Account and API tokens", "key"),)
+        return {
+            "account_menu": [
+                {"url": url_for(view), "label": label, "icon": icon} for view, label, icon in pages
+            ]
+        }
+
+
+@account.get("")
+@auth_required("session")
+def show() -> str:
+    return _page()
+
+
+@account.post("/tokens")
+@auth_required("session")
+def make_token() -> tuple[str, int]:
+    """The answer itself shows the secret: it is kept nowhere, so no other page could."""
+    name = _one_line(request.form.get("name", ""))
+    if not name or len(name) > NAME_LIMIT:
+        text = (
+            f"Use {NAME_LIMIT} characters or fewer."
+            if name
+            else "Give the token a name that tells what uses it."
+        )
+        return _page(name=name, error=text), 422
+    if len(ApiToken.of(me())) >= TOKENS_LIMIT:
+        raise Conflict(f"You have {TOKENS_LIMIT} tokens. Revoke one that is not used any more.")
+    token, secret = ApiToken.create(me(), name)
+    db.session.commit()
+    return _page(made=token, secret=secret), 201
+
+
+@account.post("/tokens/<int:token_id>/revocation")
+@auth_required("session")
+def revoke_token(token_id: int) -> Response:
+    token = ApiToken.revoke(me(), token_id)
+    if token is None:
+        raise NotFound("There is no such token.")
+    db.session.commit()
+    flash(f"“{token.name}” is revoked. Programs that use it are refused from now on.", "success")
+    return redirect(url_for("account.show"), 303)
+
+
+@account.post("/sign-outs")
+@auth_required("session")
+def sign_out_others() -> Response:
+    SignIn.end_all(me(), but=sign_in_id())
+    db.session.commit()
+    flash("Every other browser is signed out.", "success")
+    return redirect(url_for("account.show"), 303)
+
+
+def _page(*, made: ApiToken | None = None, secret: str = "", name: str = "", error: str = "") -> str:
+    return render_template(
+        "account/show.html",
+        tokens=ApiToken.of(me()),
+        sign_ins=SignIn.of(me()),
+        this_sign_in=sign_in_id(),
+        made=made,
+        secret=secret,
+        name=name,
+        error=error,
+        name_limit=NAME_LIMIT,
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(UNSEEN.sub(" ", text).split())
