@@ -346,10 +346,13 @@ def translated(error: Exception, name: str) -> Exception:
         return _answered(error, name)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return StorageRefused(
-            f"The S3 storage can't be asked for {name}: {error}. Ask the operator to set AWS_*."
+            f"The S3 storage can't be asked for {name} without keys. Ask the operator to set AWS_*."
         )
     if isinstance(error, BotoCoreError):
-        return StorageUnavailable(f"The S3 storage does not answer ({error}). Please try again.")
+        # Not the error's own words: they name hosts, which only the log may.
+        return StorageUnavailable(
+            f"The S3 storage does not answer for {name} ({type(error).__name__}). Please try again."
+        )
     return error
 
 

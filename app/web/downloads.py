@@ -15,9 +15,10 @@ from uuid import UUID
 
 from apiflask import APIBlueprint
 from flask import current_app, flash, redirect, render_template, request, url_for
-from flask_security import auth_required, current_user, url_for_security
+from flask_security import auth_required, current_user
 from sqlalchemy import func, update
 from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import Unauthorized
 from werkzeug.wrappers import Response
 
 from app import jobs, links
@@ -47,7 +48,7 @@ def fetch(token: str) -> Response:
         return _over("gone", None)
     if _asks_for_sign_in(artifact.job):
         if not current_user.is_authenticated:
-            return redirect(url_for_security("login", next=request.path))
+            raise Unauthorized
         jobs.find(me(), artifact.job_id)
     ending = _ending(artifact, claim, now)
     return _over(ending, artifact) if ending else _hand_out(artifact)
