@@ -101,7 +101,20 @@ def bind_parts(app: APIFlask, config: Settings) -> None:
 def register(app: APIFlask, config: Settings) -> None:
     """Blueprints, error pages and commands."""
     from app import cli
-    from app.web import account, api, auth, errors, filters, health, jobs, limits, reports, security, stream
+    from app.web import (
+        account,
+        api,
+        auth,
+        downloads,
+        errors,
+        filters,
+        health,
+        jobs,
+        limits,
+        reports,
+        security,
+        stream,
+    )
 
     # In this order a request is counted, its caller known, and its right to change anything proven.
     errors.init_app(app)
@@ -111,7 +124,7 @@ def register(app: APIFlask, config: Settings) -> None:
     account.init_app(app)
 
     filters.init_app(app)
-    for blueprint in (reports.reports, jobs.pages, health.health):
+    for blueprint in (reports.reports, jobs.pages, downloads.pages, health.health):
         app.register_blueprint(blueprint)
     api.init_app(app)
     stream.init_app(app, config)
