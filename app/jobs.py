@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from flask import current_app
 from sqlalchemy import Select, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
@@ -23,16 +22,12 @@ from app.models.artifact import Artifact
 from app.models.job import CANCELLED, FINAL, QUEUED, RUNNING, STATUSES, Job
 from app.models.user import User
 from app.models.worker import Worker
-from app.reports import Registry, Report
+from app.reports import Report
+from app.reports import registry as registry
 
 # A worker that was not seen for so long is not listening: three of its beats.
 SILENCE = timedelta(seconds=15)
 PAGE = 50
-
-
-def registry() -> Registry:
-    found: Registry = current_app.extensions["waybill.reports"]
-    return found
 
 
 def report_for(user: User, key: str) -> Report:

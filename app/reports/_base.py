@@ -126,11 +126,10 @@ def statement(report: SqlReport, bound: Mapping[str, Any], user: Person) -> Stat
     return Statement("\n" * (report.query[0].line - 1) + found.sql, found.values)
 
 
-def compose(sql: str, bound: Mapping[str, Any], params: Params = NONE) -> Statement:
+def compose(sql: str, bound: Mapping[str, Any]) -> Statement:
     """The statement of a Python report's own query: `:name` in `sql` takes `bound["name"]`.
 
-    A name of `params` has that param's type; any other its value's. Raises QueryFailed if the query
-    does not only read, or names what is not bound.
+    Each has its value's type. Raises QueryFailed if the query does not only read, or names what is not bound.
     """
     try:
         found = tokens(sql)
@@ -140,7 +139,7 @@ def compose(sql: str, bound: Mapping[str, Any], params: Params = NONE) -> Statem
         raise QueryFailed(f"A query of this report was refused, line {problem.line}: {problem}.") from None
     if missing := placeholders(found).keys() - bound:
         raise QueryFailed(f"A query of this report names :{min(missing)}, but no such value was given.")
-    return _statement(found, bound, params)
+    return _statement(found, bound, NONE)
 
 
 def _statement(found: Sequence[Token], values: Mapping[str, Any], params: Params) -> Statement:

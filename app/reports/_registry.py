@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Collection, Iterable, Iterator
@@ -16,6 +17,9 @@ from app.params import did_you_mean
 from app.reports._base import Report
 from app.reports._checks import Finding, Known, findings
 from app.reports._files import Lines, Unreadable, read_python, read_sql
+from app.settings import current
+
+log = logging.getLogger(__name__)
 
 # Path, time of change and size of every file.
 Stamp = tuple[tuple[str, int, int], ...]
@@ -63,8 +67,11 @@ class _Loaded:
 
 
 def registry() -> Registry:
-    """The reports of the app at work."""
+    """The reports of the app at work; in development, read again when a file has changed."""
     found: Registry = current_app.extensions["waybill.reports"]
+    if current().development and found.refresh():
+        for problem in found.problems:
+            log.warning("%s", problem)
     return found
 
 

@@ -234,11 +234,6 @@ def test_a_python_reports_query_takes_the_types_of_its_values(reading):
     assert reading.in_server(query.sql, query.values) == [(2, 1.5, True, ["a"], "yx", True)]
 
 
-def test_a_python_reports_query_may_borrow_the_types_of_its_params(reading):
-    query = compose("SELECT pg_typeof(:since)::text", {"since": None}, Params([Param("since", "date")]))
-    assert reading.in_server(query.sql, query.values) == [("date",)]
-
-
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
