@@ -34,7 +34,7 @@ from app.models.job import Job
 from app.models.user import User
 from app.reports import Report, SqlReport, Statement, compose, statement
 from app.sources import Reading, Source, open_source
-from app.storage import Storage, Writer, artifact_key
+from app.storage import Storage, Stored, Writer, artifact_key
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def _produce(lease: Lease, order: _Order) -> None:
             _reconcile(rows, flow)
             lease.check()
             stored = writer.commit()
-    _found_whole(storage, key, stored.bytes, flow.size)
+    _found_whole(storage, stored, flow)
     receipt = _receipt(lease, order, reading, flow)
     published = lease.succeed(
         _summary(flow, time.monotonic() - began),
@@ -257,11 +257,12 @@ def _reconcile(rows: int, flow: _Flow) -> None:
         )
 
 
-def _found_whole(storage: Storage, key: str, committed: int, hashed: int) -> None:
-    found = storage.stat(key).bytes
-    if not found == committed == hashed:
+def _found_whole(storage: Storage, stored: Stored, flow: _Flow) -> None:
+    found = storage.stat(stored.key).bytes
+    if not found == stored.bytes == flow.size:
+        storage.delete(stored.key)
         raise IncompleteArtifact(
-            f"The storage holds {found:,} bytes where {hashed:,} were written. Nothing was published."
+            f"The storage holds {found:,} bytes where {flow.size:,} were written. Nothing was published."
         )
 
 

@@ -23,7 +23,7 @@ from flask import Flask, current_app
 from sqlalchemy import Connection, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import events, settings
+from app import dispatch, events, settings
 from app.errors import Cancelled, Interruption, LeaseLost, Stopping
 from app.extensions import db
 from app.models import job as jobs
@@ -165,8 +165,9 @@ class Lease:
             done = jobs.finish(conn, self.claim, status, code=code, message=message)
             if done and record:
                 record(conn)
-            if done and tell:
-                announce(conn, self.job_id, self.attempt, tell)
+            delivery = announce(conn, self.job_id, self.attempt, tell) if done and tell else None
+        if delivery:
+            dispatch.send_delivery(delivery)
         return self._tell(status, line, done)
 
     def _tell(self, status: str, line: events.Line | None, done: bool) -> bool:
@@ -226,13 +227,12 @@ class Lease:
                     log.exception("Breaking off job %s failed; it stops at its next progress.", self.job_id)
 
 
-def announce(conn: Connection, job_id: UUID, attempt: int, name: str) -> None:
-    """Note that the owner is to be told, in the transaction that ends the job."""
-    conn.execute(
-        db.insert(Delivery).values(
-            job_id=job_id, name=name, attempt=attempt, message_id=f"<{job_id}.{attempt}.{name}@waybill>"
-        )
+def announce(conn: Connection, job_id: UUID, attempt: int, name: str) -> int:
+    """Note in the transaction that ends the job that the owner is to be told; the delivery's id."""
+    statement = db.insert(Delivery).values(
+        job_id=job_id, name=name, attempt=attempt, message_id=f"<{job_id}.{attempt}.{name}@waybill>"
     )
+    return int(conn.execute(statement.returning(Delivery.id)).scalar_one())
 
 
 def _app() -> Flask:

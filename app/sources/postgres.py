@@ -25,6 +25,8 @@ BLOCK = 1024 * 1024
 # Rows fetched at a time by a Python report's query.
 FETCH = 5000
 CONNECT_TIMEOUT = 10
+# SQLSTATEs of a connection that ends: connection exceptions, and the server's shutdowns.
+_CUT = ("08", "57P")
 
 
 def open_source(name: str, url: str, timeout: timedelta) -> Postgres:
@@ -129,9 +131,7 @@ class PostgresReading(Reading):
                     f"The source {self._source!r} stopped the query: {_first_line(error)} "
                     f"(the limit is {limit} s). Ask for less, or ask the operator for a higher limit."
                 )
-            case psycopg.OperationalError() | psycopg.InterfaceError() if (
-                self._conn.broken or self._conn.closed
-            ):
+            case _ if self._conn.broken or self._conn.closed or (error.sqlstate or "").startswith(_CUT):
                 return SourceDown(
                     f"The connection to the source {self._source!r} was cut ({_first_line(error)})."
                 )

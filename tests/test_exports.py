@@ -1,0 +1,412 @@
+"""The whole way of an export in one process, over real PostgreSQL, Valkey and storage."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import update
+
+from app import events, exports, jobs, leases
+from app.errors import IncompleteArtifact, NotFound, StorageFull, StorageUnavailable
+from app.extensions import db
+from app.models import Artifact, Delivery, Job, User
+from app.reports import Registry
+from app.storage import Storage
+from app.storage.local import Local, LocalWriter
+
+
+@pytest.fixture
+def context(app: Any) -> Iterator[None]:
+    with app.app_context():
+        for stat in list(storage().list("")):
+            storage().delete(stat.key)
+        yield
+        db.session.remove()
+
+
+@pytest.fixture
+def report(app: Any, context: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """report("name.sql", text): add a report of one's own to the app."""
+
+    def add(name: str, text: str) -> None:
+        (tmp_path / name).write_text(dedent(text).lstrip())
+        registry = Registry.load(str(tmp_path), sources=("demo",))
+        registry.check()
+        monkeypatch.setitem(app.extensions, "waybill.reports", registry)
+
+    return add
+
+
+def sql(query: str, head: str = "") -> str:
+    return f'/*\ntitle = "Rows"\ndescription = "Some rows"\n{head}\n*/\n{query}\n'
+
+
+def make(user: Any, key: str, **options: Any) -> Job:
+    """Ask for an export, run one attempt of it here, and give the job as it is then."""
+    return attempt(jobs.request_export(db.session.merge(user), key, options.pop("params", {}), **options).id)
+
+
+def attempt(job_id: Any) -> Job:
+    db.session.remove()
+    lease = leases.claim(job_id)
+    assert lease is not None
+    exports.run(lease)
+    db.session.remove()
+    return db.session.get_one(Job, job_id)
+
+
+def artifact(job: Job) -> tuple[Artifact, bytes]:
+    found = jobs.artifact_of(job)
+    assert found is not None
+    return found, b"".join(storage().open(found.key))
+
+
+def storage() -> Storage:
+    from flask import current_app
+
+    opened: Storage = current_app.extensions["waybill.storage"]
+    return opened
+
+
+def lines(job: Job) -> list[str]:
+    return [line.text for line in events.after(job.id, 0)]
+
+
+def objects() -> list[str]:
+    return [stat.key for stat in storage().list("")]
+
+
+def test_the_file_is_what_the_database_holds(report: Callable[..., None], member: User) -> None:
+    report(
+        "mixed.sql",
+        sql(
+            "SELECT * FROM (VALUES (1, 'plain', NULL, 1.50, DATE '2026-01-31'),"
+            " (2, 'a \"quoted\", one' || chr(10) || 'on two lines', '', -3, NULL),"
+            " (3, E'Zo\\u00eb \\U0001F600', 'x', 12345678901234567890.123456789, DATE '0044-03-15 BC'))"
+            " AS t (id, title, note, amount, day) ORDER BY id"
+        ),
+    )
+    job = make(member, "mixed")
+    found, content = artifact(job)
+    rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
+    assert job.status == "succeeded"
+    assert rows[0] == ["id", "title", "note", "amount", "day"]
+    assert rows[2][1] == 'a "quoted", one\non two lines'
+    assert b',"",-3,\n' in content
+    assert b"1,plain,,1.50," in content
+    assert rows[3] == ["3", "Zoë 😀", "x", "12345678901234567890.123456789", "0044-03-15 BC"]
+    assert found.rows == 3
+    assert found.bytes == len(content)
+    assert found.sha256 == hashlib.sha256(content).hexdigest() == found.receipt["sha256"]
+    assert (job.progress_done, job.progress_total) == (3, 3)
+    assert lines(job)[-1].startswith("Done: 3 rows")
+    assert db.session.query(Delivery).filter_by(job_id=job.id).one().name == "ready"
+
+
+def test_an_empty_result_is_a_file_with_the_header_alone(report: Callable[..., None], member: User) -> None:
+    report("none.sql", sql("SELECT 1 AS id, 'x' AS title WHERE false"))
+    job = make(member, "none")
+    found, content = artifact(job)
+    assert (found.rows, content) == (0, b"id,title\n")
+    assert "header alone" in lines(job)[-1]
+
+
+def test_gzip_holds_the_same_bytes(report: Callable[..., None], member: User) -> None:
+    report("many.sql", sql("SELECT i AS id, md5(i::text) AS text FROM generate_series(1, 200000) AS i"))
+    plain = artifact(make(member, "many"))[1]
+    found, packed = artifact(make(member, "many", compression="gzip"))
+    assert found.filename.endswith(".csv.gz")
+    assert found.content_type == "application/gzip"
+    assert gzip.decompress(packed) == plain
+    assert len(packed) < len(plain)
+    assert found.rows == 200_000
+
+
+def test_params_are_values_never_sql(report: Callable[..., None], member: User) -> None:
+    report(
+        "echo.sql",
+        sql(
+            "SELECT :word AS word, :current_user_email AS me", '[params.word]\ntype = "text"\nrequired = true'
+        ),
+    )
+    for hostile in (
+        "'; DROP TABLE users; --",
+        "\\'); --",
+        "<script>",
+        "%s %(x)s %",
+        "$1",
+        "a\N{NO-BREAK SPACE}é",
+    ):
+        rows = list(
+            csv.reader(io.StringIO(artifact(make(member, "echo", params={"word": hostile}))[1].decode()))
+        )
+        assert rows[1] == [hostile, member.email]
+
+
+def test_a_python_report_logs_progresses_and_queries(
+    app: Any, context: None, demo: None, member: User
+) -> None:
+    job = make(member, "company_stats")
+    found, content = artifact(job)
+    assert job.status == "succeeded"
+    assert found.rows > 0
+    assert len(lines(job)) > 5
+    assert len(list(csv.reader(io.StringIO(content.decode())))) == found.rows + 1
+
+
+def test_a_python_report_with_a_row_of_the_wrong_width_publishes_nothing(
+    report: Callable[..., None], member: User
+) -> None:
+    report(
+        "ragged.py",
+        """
+        from app.reports import Column, Report
+
+        class Ragged(Report):
+            title = "Ragged"
+            description = "One row is short"
+            columns = (Column("a"), Column("b"))
+
+            def rows(self, params, context):
+                yield (1, 2)
+                yield (1,)
+        """,
+    )
+    job = make(member, "ragged")
+    assert job.status != "succeeded"
+    assert jobs.artifact_of(job) is None
+    assert "Row 2 has 1 values" in " ".join(lines(job))
+    assert objects() == []
+
+
+def test_a_python_report_that_breaks_says_so(report: Callable[..., None], member: User) -> None:
+    report(
+        "broken.py",
+        """
+        from app.reports import Column, Report
+
+        class Broken(Report):
+            title = "Broken"
+            description = "Divides by zero"
+            columns = (Column("a"),)
+
+            def rows(self, params, context):
+                yield (1 / 0,)
+        """,
+    )
+    job = make(member, "broken")
+    assert (job.status, job.error_code) == ("failed", "internal")
+    assert "ZeroDivisionError" in (job.error_message or "")
+    assert db.session.query(Delivery).filter_by(job_id=job.id).one().name == "failed"
+
+
+def test_sql_that_fails_half_way_publishes_nothing(report: Callable[..., None], member: User) -> None:
+    report("half.sql", sql("SELECT 1 / (150000 - i) AS x FROM generate_series(1, 200000) AS i"))
+    job = make(member, "half")
+    assert (job.status, job.error_code) == ("failed", "query_failed")
+    assert "division by zero" in (job.error_message or "")
+    assert objects() == []
+    assert jobs.artifact_of(job) is None
+
+
+def test_a_report_may_not_write(report: Callable[..., None], member: User) -> None:
+    report("writer.sql", sql("SELECT set_config('x.y', nextval('sneaky')::text, false)"))
+    with psycopg.connect(db.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")) as conn:
+        conn.execute("CREATE SCHEMA IF NOT EXISTS demo; CREATE SEQUENCE IF NOT EXISTS demo.sneaky")
+    job = make(member, "writer")
+    assert job.status == "failed"
+    assert "tries to write" in (job.error_message or "")
+
+
+def test_a_query_over_the_time_limit_says_so(
+    app: Any, report: Callable[..., None], member: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setitem(app.config, "WAYBILL", replace(app.config["WAYBILL"], statement_timeout_seconds=1))
+    report("slow.sql", sql("SELECT pg_sleep(30)"))
+    job = make(member, "slow")
+    assert job.status == "failed"
+    assert "the limit is 1 s" in (job.error_message or "")
+
+
+def test_a_source_that_is_down_is_tried_again_then_fails(
+    app: Any, report: Callable[..., None], member: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    report("rows.sql", sql("SELECT 1 AS id"))
+    down = replace(app.config["WAYBILL"], sources={"demo": "postgresql://nobody:x@127.0.0.1:1/none"})
+    monkeypatch.setitem(app.config, "WAYBILL", down)
+    job = make(member, "rows")
+    assert job.status == "queued"
+    assert job.next_attempt_at is not None
+    assert leases.claim(job.id) is None  # it waits in the database
+    for _ in range(2):
+        db.session.execute(update(Job).values(next_attempt_at=None))
+        db.session.commit()
+        job = attempt(job.id)
+    assert (job.status, job.error_code, job.attempt) == ("failed", "source_down", 3)
+    assert "does not answer" in (job.error_message or "")
+    assert "x@" not in (job.error_message or "")
+
+
+def test_a_connection_cut_in_the_middle_is_tried_again(report: Callable[..., None], member: User) -> None:
+    report("cut.sql", sql("SELECT pg_terminate_backend(pg_backend_pid())"))
+    job = make(member, "cut")
+    assert job.status == "queued"
+    assert any("was cut" in line for line in lines(job))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(StorageFull("It is full."), "failed"), (StorageUnavailable("It is away."), "queued")],
+)
+def test_a_storage_that_refuses(
+    error: Exception, status: str, report: Callable[..., None], member: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report("rows.sql", sql("SELECT repeat('x', 1000) FROM generate_series(1, 5000)"))
+
+    def refuse(writer: Any, block: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(LocalWriter, "_add", refuse)
+    job = make(member, "rows")
+    assert job.status == status
+    assert objects() == []
+    assert str(error) in " ".join(lines(job))
+
+
+def test_a_file_that_came_out_short_is_not_published(
+    report: Callable[..., None], member: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sides of the reconciliation: rows in the bytes, and bytes in the storage."""
+    report("rows.sql", sql("SELECT i FROM generate_series(1, 1000) AS i"))
+    with monkeypatch.context() as patch:
+        kept = exports._Flow.write
+        patch.setattr(exports._Flow, "write", lambda flow, block: kept(flow, block[:-5]))
+        job = make(member, "rows")
+        assert job.status == "queued"
+        assert any("1,000 rows were read, but 999" in line for line in lines(job))
+    with monkeypatch.context() as patch:
+        stat = Local.stat
+        patch.setattr(Local, "stat", lambda *args: type(stat(*args))("k", 7, "e", stat(*args).modified))
+        job = make(member, "rows")
+        assert job.status == "queued"
+        assert any("holds 7 bytes" in line for line in lines(job))
+    assert jobs.artifact_of(job) is None
+    assert IncompleteArtifact.retryable
+
+
+def test_cancel_breaks_off_a_query_that_has_not_answered(report: Callable[..., None], member: User) -> None:
+    report("slow.sql", sql("SELECT pg_sleep(60)"))
+    job_id = jobs.request_export(db.session.merge(member), "slow", {}).id
+    asked = _after(1.5, lambda: jobs.cancel(db.session.get_one(Job, job_id)))
+    job = attempt(job_id)
+    assert job.status == "cancelled"
+    assert objects() == []
+    assert time.monotonic() - asked[0] < 20  # where the query itself would take 60
+    assert db.session.query(Delivery).filter_by(job_id=job.id).count() == 0
+
+
+def test_a_stopping_worker_hands_its_job_back(report: Callable[..., None], member: User) -> None:
+    report("slow.sql", sql("SELECT pg_sleep(60)"))
+    job_id = jobs.request_export(db.session.merge(member), "slow", {}).id
+    _after(1.0, leases.stopping.set)
+    try:
+        job = attempt(job_id)
+    finally:
+        leases.stopping.clear()
+    assert (job.status, job.attempt, job.forgiven) == ("queued", 1, 1)
+    assert "shutting down" in lines(job)[-1]
+
+
+def test_a_fenced_off_attempt_changes_nothing(report: Callable[..., None], member: User) -> None:
+    """The old worker wakes after another one took the job: its file and its words are dropped."""
+    report("rows.sql", sql("SELECT i FROM generate_series(1, 1000) AS i"))
+    job_id = jobs.request_export(db.session.merge(member), "rows", {}).id
+    old = leases.claim(job_id)
+    assert old is not None
+    db.session.execute(update(Job).values(lease_expires_at=db.func.now()))
+    db.session.commit()
+    new = leases.claim(job_id)
+    assert new is not None
+    assert new.attempt == 2
+    exports.run(old)
+    assert db.session.get_one(Job, job_id).status == "running"
+    assert objects() == []
+    db.session.remove()
+    exports.run(new)
+    db.session.remove()
+    job = db.session.get_one(Job, job_id)
+    assert job.status == "succeeded"
+    assert artifact(job)[0].receipt["attempt"] == 2
+    assert [key.split("/")[-1] for key in objects()] == ["2.csv"]
+
+
+def test_rights_are_checked_again_when_the_job_starts(report: Callable[..., None], member: User) -> None:
+    report("rows.sql", sql("SELECT 1 AS id"))
+    job_id = jobs.request_export(db.session.merge(member), "rows", {}).id
+    db.session.merge(member).roles.clear()
+    db.session.commit()
+    job = attempt(job_id)
+    assert (job.status, job.error_code) == ("failed", "not_allowed")
+
+
+def test_a_report_that_is_gone_says_so(
+    app: Any, report: Callable[..., None], member: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report("rows.sql", sql("SELECT 1 AS id"))
+    job_id = jobs.request_export(db.session.merge(member), "rows", {}).id
+    monkeypatch.setitem(app.extensions, "waybill.reports", Registry.load("", sources=("demo",)))
+    job = attempt(job_id)
+    assert (job.status, job.error_code) == ("failed", NotFound.code)
+
+
+def test_memory_does_not_grow_with_the_rows(report: Callable[..., None], member: User) -> None:
+    report(
+        "many.sql",
+        sql(
+            "SELECT i, repeat('x', 100) FROM generate_series(1, :n) AS i",
+            '[params.n]\ntype = "int"\nrequired = true',
+        ),
+    )
+    make(member, "many", params={"n": 10_000})
+    before = _resident()
+    job = make(member, "many", params={"n": 1_000_000})
+    assert artifact(job)[0].rows == 1_000_000
+    assert _resident() - before < 60_000_000
+
+
+def _resident() -> int:
+    """This process's resident memory, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _after(seconds: float, action: Callable[[], Any]) -> list[float]:
+    """Do `action` in a thread after a while; the list holds the moment once it is done."""
+    from flask import current_app
+
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    done: list[float] = []
+
+    def act() -> None:
+        time.sleep(seconds)
+        with app.app_context():
+            action()
+        done.append(time.monotonic())
+
+    threading.Thread(target=act).start()
+    return done
