@@ -136,7 +136,7 @@ def counts(user: User, *, everyone: bool = False) -> dict[str, int]:
     query = select(Job.status, func.count()).group_by(Job.status)
     if not (everyone and user.is_admin):
         query = query.where(Job.owner_id == user.id)
-    return dict.fromkeys(STATUSES, 0) | dict(db.session.execute(query).tuples())
+    return dict.fromkeys(STATUSES, 0) | dict(db.session.execute(query).tuples().all())
 
 
 def cancel(job: Job) -> Job:
