@@ -15,7 +15,7 @@ from uuid import UUID
 from apiflask import APIBlueprint
 from flask import redirect, render_template, request, url_for
 from flask_security import auth_required
-from sqlalchemy import func, select, true
+from sqlalchemy import ARRAY, Text, cast, func, select, true
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
@@ -101,7 +101,7 @@ class Usual:
 def history(keys: Iterable[str]) -> dict[str, Usual]:
     """By report key; a report that never succeeded is not among them. The median of the latest `RECENT`."""
     took = (Job.finished_at - Job.started_at).label("took")
-    keyed = func.unnest(list(keys)).table_valued("key").render_derived()
+    keyed = func.unnest(cast(list(keys), ARRAY(Text))).table_valued("key").render_derived()
     latest = (
         select(Job.finished_at, took)
         .where(Job.kind == "export", Job.definition == keyed.c.key, Job.status == SUCCEEDED)
