@@ -126,6 +126,10 @@ def register(app: APIFlask, config: Settings) -> None:
     filters.init_app(app)
     for blueprint in (reports.reports, jobs.pages, downloads.pages, health.health):
         app.register_blueprint(blueprint)
+    if config.development and config.mailbox_dir:
+        from app.dev import mailbox
+
+        app.register_blueprint(mailbox.blueprint)
     api.init_app(app)
     stream.init_app(app, config)
     cli.init_app(app)
