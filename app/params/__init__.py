@@ -59,6 +59,8 @@ class Param:
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name.replace("_", " ").capitalize())
         object.__setattr__(self, "choices", tuple(map(Choice.of, self.choices)))
+        if isinstance(self.default, list):
+            object.__setattr__(self, "default", tuple(self.default))
 
     @property
     def kind(self) -> Kind:
