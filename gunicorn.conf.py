@@ -26,6 +26,8 @@ class Worker(GeventWorker):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
+        # A connection whose answer is complete gets no time to ask for more.
+        self.cfg.set("keepalive", 0)
         if self.booted:
             # Not here: a signal handler may interrupt somebody who holds the hub's lock.
             gevent.spawn(self.wsgi.extensions["waybill.hub"].close)
@@ -37,7 +39,7 @@ workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 worker_class = Worker
 worker_connections = 10_000
 graceful_timeout = 15  # seconds for what is still being answered when a worker stops
-keepalive = 2  # seconds; a stopping worker waits this long for idle connections
+keepalive = 2  # seconds; a stopping worker waits this long for connections that are idle already
 # Heartbeats on a slow disk would look like a hung worker.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
 accesslog = None  # paths hold download links, and a link is a key

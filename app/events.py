@@ -121,9 +121,9 @@ def after(job_id: UUID, number: int, limit: int = 1000) -> Sequence[Line]:
 
 def unseen(positions: Mapping[UUID, int], limit: int = 200) -> list[tuple[UUID, Line]]:
     """The lines behind each job's position, in one query; at most `limit` a job, each job's oldest first."""
-    seen = func.unnest(_array(positions.keys(), Uuid()), _array(positions.values(), Integer())).table_valued(
-        column("job_id", Uuid()), column("number", Integer()), name="seen"
-    )
+    columns = (column("job_id", Uuid()), column("number", Integer()))
+    arrays = (_array(positions.keys(), Uuid()), _array(positions.values(), Integer()))
+    seen = func.unnest(*arrays).table_valued(*columns, name="seen").render_derived()
     lines = (
         select(Event.job_id, Event.number, Event.at, Event.level, Event.text)
         .where(Event.job_id == seen.c.job_id, Event.number > seen.c.number)
