@@ -19,7 +19,7 @@ from app.exports import COMPRESSIONS
 from app.extensions import db
 from app.models import job as transitions
 from app.models.artifact import Artifact
-from app.models.job import CANCELLED, FINAL, QUEUED, RUNNING, STATUSES, Job
+from app.models.job import CANCELLED, FINAL, QUEUED, RUNNING, STATUSES, SUCCEEDED, Job
 from app.models.user import User
 from app.models.worker import Worker
 from app.reports import Report
@@ -136,7 +136,7 @@ def counts(user: User, *, everyone: bool = False) -> dict[str, int]:
     query = select(Job.status, func.count()).group_by(Job.status)
     if not (everyone and user.is_admin):
         query = query.where(Job.owner_id == user.id)
-    return dict.fromkeys(STATUSES, 0) | dict(db.session.execute(query).tuples().all())
+    return dict.fromkeys(STATUSES, 0) | {row[0]: row[1] for row in db.session.execute(query)}
 
 
 def cancel(job: Job) -> Job:
@@ -193,15 +193,15 @@ def artifacts_of(found: Sequence[Job]) -> dict[UUID, Artifact]:
     return {artifact.job_id: artifact for artifact in db.session.scalars(query)}
 
 
-def link_url(artifact: Artifact) -> str | None:
+def link_url(artifact: Artifact, now: datetime | None = None) -> str | None:
     """The Link, absolute; None if it is revoked, expired, or its bytes are gone."""
-    gone = artifact.removed_at or artifact.link_revoked_at or artifact.expires_at <= database_now()
+    gone = artifact.removed_at or artifact.link_revoked_at or artifact.expires_at <= (now or database_now())
     return None if gone else links.url(artifact)
 
 
-def as_json(job: Job, artifact: Artifact | None = None) -> dict[str, Any]:
-    """The job as the API shows it."""
-    artifact = artifact or artifact_of(job)
+def as_json(job: Job, artifact: Artifact | None = None, now: datetime | None = None) -> dict[str, Any]:
+    """The job as the API shows it; for a list, give it the artifact and the database's time."""
+    artifact = artifact or (artifact_of(job) if job.status == SUCCEEDED else None)
     return {
         "id": str(job.id),
         "kind": job.kind,
@@ -215,7 +215,7 @@ def as_json(job: Job, artifact: Artifact | None = None) -> dict[str, Any]:
         "progress": {"done": job.progress_done, "total": job.progress_total, "unit": job.progress_unit},
         "attempt": job.attempt,
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
-        "artifact": _artifact_json(artifact) if artifact else None,
+        "artifact": _artifact_json(artifact, now) if artifact else None,
         "created_at": events.rfc3339(job.created_at),
         "started_at": events.rfc3339(job.started_at) if job.started_at else None,
         "finished_at": events.rfc3339(job.finished_at) if job.finished_at else None,
@@ -228,13 +228,13 @@ def database_now() -> datetime:
     return now
 
 
-def _artifact_json(artifact: Artifact) -> dict[str, Any]:
+def _artifact_json(artifact: Artifact, now: datetime | None) -> dict[str, Any]:
     return {
         "filename": artifact.filename,
         "bytes": artifact.bytes,
         "rows": artifact.rows,
         "sha256": artifact.sha256,
-        "url": link_url(artifact),
+        "url": link_url(artifact, now),
         "expires_at": events.rfc3339(artifact.expires_at),
     }
 

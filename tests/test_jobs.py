@@ -1,0 +1,387 @@
+"""What people may do with jobs, and the status table behind it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import redis
+from sqlalchemy import select, update
+
+from app import dispatch, events, jobs, leases
+from app.errors import Conflict, InvalidParams, InvalidRequest, NotFound, TooMany
+from app.extensions import db, redis_client
+from app.models import Event, Job, User, Worker
+from app.models import job as transitions
+from app.models.job import CANCELLED, FAILED, FINAL, QUEUED, RUNNING, STATUSES, SUCCEEDED, Claim
+
+
+@pytest.fixture(autouse=True)
+def context(app: Any) -> Iterator[None]:
+    with app.app_context():
+        yield
+        db.session.remove()
+
+
+@pytest.fixture
+def ask(member: User) -> Callable[..., Job]:
+    def ask(user: User = member, key: str = "all_tasks", **options: Any) -> Job:
+        return jobs.request_export(db.session.merge(user), key, options.pop("params", {}), **options)
+
+    return ask
+
+
+# --- the status table -------------------------------------------------------------------------------------
+
+VERBS: dict[str, tuple[set[str], Callable[[Any, Claim], bool]]] = {
+    "claim": (
+        {QUEUED},
+        lambda conn, claim: (
+            transitions.claim(conn, claim.job_id, worker="w", lease=timedelta(minutes=1), limit=9) is not None
+        ),
+    ),
+    "finish": ({RUNNING}, lambda conn, claim: transitions.finish(conn, claim, SUCCEEDED)),
+    "requeue": ({RUNNING}, lambda conn, claim: transitions.requeue(conn, claim)),
+    "withdraw": ({QUEUED}, lambda conn, claim: transitions.withdraw(conn, claim.job_id, CANCELLED)),
+    "reopen": ({FAILED, CANCELLED}, lambda conn, claim: transitions.reopen(conn, claim.job_id)),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_verb_works_from_its_statuses_only(verb: str, status: str, ask: Callable[..., Job]) -> None:
+    job = ask()
+    held = {"lease_expires_at": db.func.now() + timedelta(minutes=1)} if status == RUNNING else {}
+    db.session.execute(update(Job).values(status=status, attempt=1, **held))
+    db.session.commit()
+    allowed, act = VERBS[verb]
+    with db.engine.begin() as conn:
+        assert act(conn, Claim(job.id, job.owner_id, 1)) is (status in allowed)
+
+
+def test_one_of_many_claims_wins(ask: Callable[..., Job], app: Any) -> None:
+    job_id = ask().id
+    won: list[Any] = []
+
+    def claim() -> None:
+        with app.app_context():
+            won.append(leases.claim(job_id))
+
+    threads = [threading.Thread(target=claim) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(lease.attempt for lease in won if lease) == [1]
+    assert len(won) == 5
+
+
+def test_a_job_without_attempts_left_is_not_claimed(ask: Callable[..., Job], app: Any) -> None:
+    job_id = ask().id
+    limit = app.config["WAYBILL"].attempts_limit
+    for number in range(1, limit + 1):
+        lease = leases.claim(job_id)
+        assert lease is not None
+        assert lease.attempt == number
+        db.session.execute(update(Job).values(lease_expires_at=db.func.now()))
+        db.session.commit()
+    assert leases.claim(job_id) is None
+
+
+# --- leases -----------------------------------------------------------------------------------------------
+
+
+def test_a_lease_is_renewed_while_it_is_held(
+    ask: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT", 0.1)
+    job_id = ask().id
+    lease = leases.claim(job_id)
+    assert lease is not None
+    first = _expiry(job_id)
+    with lease:
+        assert _until(lambda: _expiry(job_id) > first)
+    still = _expiry(job_id)
+    threading.Event().wait(0.4)
+    assert _expiry(job_id) == still
+
+
+def test_an_attempt_hears_that_the_job_is_anothers(
+    ask: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT", 0.1)
+    job_id = ask().id
+    lease = leases.claim(job_id)
+    assert lease is not None
+    broken_off = threading.Event()
+    with lease, lease.breaking_off(broken_off.set):
+        db.session.execute(update(Job).values(attempt=2))
+        db.session.commit()
+        assert broken_off.wait(10)
+        with pytest.raises(leases.LeaseLost):
+            lease.progress(1)
+        with pytest.raises(leases.LeaseLost):
+            lease.log("from the grave")
+        assert not lease.fail("x", "from the grave")
+    assert _status(job_id) == RUNNING
+    assert "from the grave" not in " ".join(line.text for line in events.after(job_id, 0))
+
+
+def test_an_attempt_that_cannot_renew_stops_before_another_begins(
+    ask: Callable[..., Job], app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    monkeypatch.setattr(leases, "HEARTBEAT", 0.1)
+    monkeypatch.setitem(app.config, "WAYBILL", replace(app.config["WAYBILL"], lease_seconds=1))
+    lease = leases.claim(ask().id)
+    assert lease is not None
+
+    def away(*_: Any) -> Any:
+        raise OperationalError("UPDATE", {}, Exception("the database is away"))
+
+    monkeypatch.setattr(leases.jobs, "renew", away)
+    broken_off = threading.Event()
+    with lease, lease.breaking_off(broken_off.set):
+        lease.check()
+        assert broken_off.wait(10)
+        with pytest.raises(leases.LeaseLost):
+            lease.check()
+
+
+def test_progress_is_written_not_too_often(ask: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = leases.claim(ask().id)
+    assert lease is not None
+    told: list[tuple[int, int | None]] = []
+    monkeypatch.setattr(
+        events, "publish_progress", lambda job, owner, done, total, unit: told.append((done, total))
+    )
+    for done in range(10_000):
+        lease.progress(done, 10_000)
+    lease.ticker.flush()
+    assert told[-1] == (9_999, 10_000)
+    assert len(told) < 100
+
+
+# --- asking -----------------------------------------------------------------------------------------------
+
+
+def test_asking_commits_logs_and_dispatches(ask: Callable[..., Job], member: User) -> None:
+    job = ask(params={"status": "open"})
+    assert job.status == QUEUED
+    assert job.dispatched_at is not None
+    assert [line.text for line in events.after(job.id, 0)] == [f"{job.title}: asked for by {member.email}."]
+    assert redis_client().llen("dramatiq:default") == 1
+
+
+def test_wrong_params_are_told_by_name(ask: Callable[..., Job]) -> None:
+    with pytest.raises(InvalidParams) as caught:
+        ask(params={"status": "nope", "since": "not a day", "wat": 1})
+    assert set(caught.value.errors) == {"status", "since", "wat"}
+    assert db.session.scalar(select(Job)) is None
+
+
+@pytest.mark.parametrize("options", [{"format": "doc"}, {"dialect": "latin"}, {"compression": "rar"}])
+def test_what_nobody_can_write_is_refused(options: dict[str, str], ask: Callable[..., Job]) -> None:
+    with pytest.raises(InvalidRequest, match="There is no|has no"):
+        ask(**options)
+
+
+def test_a_report_of_other_roles_is_not_there(person: Callable[..., User], ask: Callable[..., Job]) -> None:
+    with pytest.raises(NotFound):
+        ask(person("nobody@example.org"))
+    with pytest.raises(NotFound):
+        ask(key="nothing")
+
+
+def test_the_same_key_gives_the_same_job(ask: Callable[..., Job], other: User) -> None:
+    first = ask(idempotency_key="k").id
+    assert ask(idempotency_key="k").id == first
+    assert ask(other, idempotency_key="k").id != first
+    with pytest.raises(Conflict):
+        ask(idempotency_key="k", params={"status": "open"})
+    with pytest.raises(InvalidRequest):
+        ask(idempotency_key="k" * 201)
+
+
+def test_the_same_key_at_once_makes_one_job(app: Any, member: User) -> None:
+    made: list[UUID] = []
+
+    def ask_once() -> None:
+        with app.app_context():
+            made.append(
+                jobs.request_export(db.session.merge(member), "all_tasks", {}, idempotency_key="k").id
+            )
+
+    threads = [threading.Thread(target=ask_once) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 5
+    assert len(set(made)) == 1
+
+
+def test_unfinished_jobs_of_one_person_are_limited(
+    app: Any, ask: Callable[..., Job], other: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.config, "WAYBILL", replace(app.config["WAYBILL"], user_running_limit=2))
+    ask()
+    ask()
+    with pytest.raises(TooMany) as caught:
+        ask()
+    assert caught.value.retry_after > 0
+    ask(other)
+
+
+def test_redis_down_at_the_click_keeps_the_job(
+    ask: Callable[..., Job], app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = app.extensions["waybill.broker"]
+    monkeypatch.setattr(broker, "client", redis.Redis(port=1))
+    for script in broker.scripts.values():
+        monkeypatch.setattr(script, "registered_client", broker.client)
+    job = ask()
+    assert (job.status, job.dispatched_at) == (QUEUED, None)
+    assert "safe" in [line.text for line in events.after(job.id, 0)][-1]
+
+
+# --- looking ----------------------------------------------------------------------------------------------
+
+
+def test_only_owner_and_admin_find_a_job(
+    ask: Callable[..., Job], member: User, other: User, admin: User
+) -> None:
+    job_id = ask().id
+    assert jobs.find(db.session.merge(member), job_id).id == job_id
+    assert jobs.find(db.session.merge(admin), job_id).id == job_id
+    for user, sought in ((other, job_id), (member, uuid4())):
+        with pytest.raises(NotFound):
+            jobs.find(db.session.merge(user), sought)
+
+
+def test_pages_of_jobs_miss_none_and_double_none(
+    ask: Callable[..., Job], member: User, other: User, admin: User
+) -> None:
+    mine = [ask().id for _ in range(7)]
+    ask(other)
+    db.session.execute(update(Job).values(created_at=db.func.now()))  # all in one instant: the id decides
+    db.session.commit()
+    me, boss = db.session.merge(member), db.session.merge(admin)
+    seen: list[UUID] = []
+    cursor = None
+    while True:
+        page, cursor = jobs.listing(me, before=cursor, limit=3)
+        seen += [job.id for job in page]
+        if cursor is None:
+            break
+    assert sorted(seen) == sorted(mine)
+    assert len(jobs.listing(boss, everyone=True)[0]) == 8
+    assert jobs.listing(boss)[0] == []
+    assert len(jobs.listing(me, everyone=True)[0]) == 7
+    assert jobs.counts(me)[QUEUED] == 7
+    for wrong in ({"before": "!!"}, {"before": "YWJj"}, {"status": "lost"}):
+        with pytest.raises(InvalidRequest):
+            jobs.listing(me, **wrong)
+
+
+def test_the_place_in_the_queue(ask: Callable[..., Job], member: User) -> None:
+    first, second = ask(), ask()
+    assert (jobs.queue_position(first), jobs.queue_position(second)) == (1, 2)
+    jobs.cancel(first)
+    assert (jobs.queue_position(first), jobs.queue_position(second)) == (None, 1)
+
+
+def test_whether_a_worker_listens() -> None:
+    assert not jobs.listening("default")
+    db.session.add(Worker(id="w", queues=["high", "default"], threads=4))
+    db.session.commit()
+    assert jobs.listening("default")
+    assert not jobs.listening("low")
+    db.session.execute(update(Worker).values(seen_at=db.func.now() - timedelta(minutes=1)))
+    db.session.commit()
+    assert not jobs.listening("default")
+
+
+# --- cancel, retry, again ---------------------------------------------------------------------------------
+
+
+def test_cancelling(ask: Callable[..., Job]) -> None:
+    queued, running = ask(), ask()
+    lease = leases.claim(running.id)
+    assert lease is not None
+    jobs.cancel(queued)
+    jobs.cancel(running)
+    assert _status(queued.id) == CANCELLED
+    assert _status(running.id) == RUNNING
+    lease.cancelled()
+    for job in (queued, running):
+        with pytest.raises(Conflict):
+            jobs.cancel(db.session.get_one(Job, job.id))
+    assert _status(running.id) == CANCELLED
+
+
+def test_retrying_gives_a_fresh_set_of_attempts(ask: Callable[..., Job], app: Any) -> None:
+    job = ask()
+    with pytest.raises(Conflict):
+        jobs.retry(job)
+    lease = leases.claim(job.id)
+    assert lease is not None
+    lease.fail("x", "It broke.")
+    db.session.expire_all()
+    jobs.retry(job)
+    db.session.expire_all()
+    assert (job.status, job.attempt, job.forgiven, job.error_code) == (QUEUED, 1, 1, None)
+    again = leases.claim(job.id)
+    assert again is not None
+    assert again.attempt == 2
+
+
+def test_asking_again_copies_the_frozen_params(ask: Callable[..., Job], member: User, other: User) -> None:
+    job = ask(params={"since": "last month"}, compression="gzip")
+    copy = jobs.again(db.session.merge(member), job)
+    assert copy.id != job.id
+    assert (copy.params, copy.compression, copy.parent_id) == (job.params, "gzip", job.id)
+
+
+def test_the_log_is_numbered_without_a_gap(ask: Callable[..., Job], app: Any) -> None:
+    job = ask()
+
+    def write() -> None:
+        with app.app_context():
+            for _ in range(20):
+                events.append(job.id, job.owner_id, "line")
+
+    threads = [threading.Thread(target=write) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    numbers = db.session.scalars(
+        select(Event.number).where(Event.job_id == job.id).order_by(Event.number)
+    ).all()
+    assert numbers == list(range(1, 102))
+
+
+def test_final_statuses_are_statuses() -> None:
+    assert set(STATUSES) - {QUEUED, RUNNING} == FINAL
+    assert set(dispatch.ACTORS) == {"export", "import"}
+
+
+def _status(job_id: UUID) -> str:
+    db.session.expire_all()
+    return str(db.session.scalar(select(Job.status).where(Job.id == job_id)))
+
+
+def _expiry(job_id: UUID) -> Any:
+    db.session.rollback()
+    return db.session.scalar(select(Job.lease_expires_at).where(Job.id == job_id))
+
+
+def _until(true: Callable[[], bool]) -> bool:
+    return any(true() or threading.Event().wait(0.1) for _ in range(100))
