@@ -117,7 +117,7 @@ def _help(param: Param) -> str:
 @click.option(
     "--format", "format_name", default="csv", show_default=True, metavar="NAME", help="How rows are written."
 )
-@click.option("--dialect", metavar="NAME", help="How the format is spoken: machine or spreadsheet for CSV.")
+@click.option("--dialect", metavar="NAME", help="How the format is spoken, if in several ways.")
 @click.option("--gzip", is_flag=True, help="Compress the file.")
 @click.option("--user", "email", metavar="EMAIL", help="In whose name; the first administrator if left out.")
 @click.option("--wait", is_flag=True, help="Show the log until the job is over; exits 1 unless it succeeded.")

@@ -5,13 +5,16 @@ Callers read the views' docstrings: the first line is the operation's summary, t
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from apiflask import APIBlueprint, APIFlask, HTTPError
 from flask import jsonify, render_template, request, url_for
 from flask_security import auth_required
-from werkzeug.exceptions import UnsupportedMediaType
+from markupsafe import Markup, escape
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.wrappers import Response
 
 from app import formats, jobs
@@ -23,17 +26,8 @@ from app.params import json_schema
 from app.reports import Report
 from app.settings import current
 from app.web.api import schemas
-from app.web.api.openapi import (
-    DONE_EXAMPLE,
-    ETAG,
-    EXPORT_EXAMPLE,
-    NEXT_PAGE,
-    QUEUED_EXAMPLE,
-    REPORT_EXAMPLE,
-    accepted,
-    document,
-    operation,
-)
+from app.web.api.examples import DONE_EXAMPLE, EXPORT_EXAMPLE, QUEUED_EXAMPLE, REPORT_EXAMPLE, curl
+from app.web.api.openapi import ETAG, NEXT_PAGE, accepted, document, operation
 from app.web.errors import waybill_error
 from app.web.people import me
 
@@ -127,8 +121,8 @@ def list_jobs(query_data: schemas.JobsQuery) -> Any:
         before=query_data.before,
         limit=query_data.limit,
     )
-    artifacts = jobs.artifacts_of(found)
-    items = [job_json(job, artifacts.get(job.id)) for job in found]
+    artifacts, now = jobs.artifacts_of(found), jobs.database_now()
+    items = [job_json(job, artifacts.get(job.id), now) for job in found]
     if cursor is None:
         return {"items": items, "next": None}
     following = query_data.model_dump(exclude_defaults=True) | {"before": cursor}
@@ -187,7 +181,8 @@ def openapi() -> Response:
 @api.get("/docs")
 @api.doc(hide=True)
 def docs() -> str:
-    return render_template("api/docs.html", api=document())
+    base = current().public_url.rstrip("/")
+    return render_template("api/docs.html", api=document(), base=base, curl=curl, coded=coded)
 
 
 # Details.
@@ -198,8 +193,10 @@ def read_body() -> None:
     """Refuse a body that is too long, is no JSON, or nests too deeply, before any view looks at it."""
     if request.method != "POST":
         return
-    request.max_content_length = BODY_LIMIT
-    request.get_data()
+    # One more, as Werkzeug cuts a body that comes without its length at the limit, and says nothing.
+    request.max_content_length = BODY_LIMIT + 1
+    if len(request.get_data()) > BODY_LIMIT:
+        raise RequestEntityTooLarge
     if request.url_rule is None or request.url_rule.endpoint != "api.create_export":
         return
     if not request.is_json:
@@ -213,9 +210,16 @@ def read_body() -> None:
 @api.errorhandler(HTTPError)
 def wrong_values(error: HTTPError) -> Response:
     """What APIFlask says of a request that does not have the documented shape: one sentence a name."""
-    places = error.detail.values() if isinstance(error.detail, dict) else ()
-    named = {name: "; ".join(texts) for place in places for name, texts in place.items()}
-    return waybill_error(InvalidParams(named))
+    places = error.detail.items() if isinstance(error.detail, dict) else ()
+    return waybill_error(
+        InvalidParams(
+            {
+                name.replace("_", "-").title() if place == "headers" else name: "; ".join(texts)
+                for place, named in places
+                for name, texts in named.items()
+            }
+        )
+    )
 
 
 def report_json(report: Report) -> dict[str, Any]:
@@ -247,8 +251,8 @@ def worked_on(job: Job) -> tuple[dict[str, Any], int, dict[str, str]]:
     return job_json(job), 202, {"Location": job_url(job)}
 
 
-def job_json(job: Job, artifact: Artifact | None = None) -> dict[str, Any]:
-    return jobs.as_json(job, artifact) | {"url": absolute(f"/jobs/{job.id}")}
+def job_json(job: Job, artifact: Artifact | None = None, now: datetime | None = None) -> dict[str, Any]:
+    return jobs.as_json(job, artifact, now) | {"url": absolute(f"/jobs/{job.id}")}
 
 
 def job_url(job: Job) -> str:
@@ -258,6 +262,11 @@ def job_url(job: Job) -> str:
 def absolute(path: str) -> str:
     """What everybody reaches `path` under, whatever host this request came in by."""
     return current().public_url.rstrip("/") + path
+
+
+def coded(text: str) -> Markup:
+    """`code` of the descriptions as <code>; everything else as it is."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def revalidated(body: dict[str, Any], caching: str) -> Response:

@@ -10,92 +10,11 @@ from flask import current_app
 
 import app
 from app.settings import current
+from app.web.api.examples import EVENTS_EXAMPLE, LINES_EXAMPLE
 
 Json = dict[str, Any]
 Answers = dict[int, Json]
 View = TypeVar("View", bound=Callable[..., Any])
-
-JOB_ID = "0d9f3c0a-4f4e-4c7e-9d7b-3a5f5a2b8c11"
-HOST = "https://waybill.example.org"
-
-REPORT_EXAMPLE: Json = {
-    "key": "all_tasks",
-    "title": "All tasks",
-    "description": "Every task, with its project and assignee.",
-    "group": "Work",
-    "roles": ["member", "admin"],
-    "params": {
-        "type": "object",
-        "properties": {
-            "status": {"title": "Status", "type": ["string", "null"], "enum": ["open", "done", None]}
-        },
-        "required": [],
-        "additionalProperties": False,
-    },
-    "columns": [{"name": "id", "description": ""}, {"name": "title", "description": "As it was typed."}],
-    "formats": [
-        {
-            "name": "csv",
-            "extension": "csv",
-            "content_type": "text/csv; charset=utf-8",
-            "dialects": ["machine", "spreadsheet"],
-            "compressions": ["none", "gzip"],
-        }
-    ],
-    "url": f"{HOST}/reports/all_tasks",
-}
-EXPORT_EXAMPLE: Json = {
-    "report": "all_tasks",
-    "params": {"status": "open"},
-    "format": "csv",
-    "compression": "gzip",
-}
-QUEUED_EXAMPLE: Json = {
-    "id": JOB_ID,
-    "kind": "export",
-    "status": "queued",
-    "progress": {"done": 0, "total": None, "unit": "rows"},
-    "attempt": 0,
-    "error": None,
-    "artifact": None,
-    "report": "all_tasks",
-    "title": "All tasks",
-    "params": {"status": "open"},
-    "format": "csv",
-    "dialect": "machine",
-    "compression": "gzip",
-    "created_at": "2026-01-31T09:15:00.123456Z",
-    "started_at": None,
-    "finished_at": None,
-    "url": f"{HOST}/jobs/{JOB_ID}",
-}
-DONE_EXAMPLE: Json = QUEUED_EXAMPLE | {
-    "status": "succeeded",
-    "progress": {"done": 1000000, "total": 1000000, "unit": "rows"},
-    "attempt": 1,
-    "artifact": {
-        "filename": "all_tasks-2026-01-31.csv.gz",
-        "bytes": 41234567,
-        "rows": 1000000,
-        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-        "url": f"{HOST}/d/AbCdEf0123456789AbCdEf0123456789AbCdEf0123456789AbCdEf01",
-        "expires_at": "2026-02-01T09:15:03.654321Z",
-    },
-    "started_at": "2026-01-31T09:15:00.201000Z",
-    "finished_at": "2026-01-31T09:15:03.654321Z",
-}
-EVENTS_EXAMPLE = """\
-event: log
-id: 1
-data: {"number":1,"at":"2026-01-31T09:15:00.123456Z","level":"info","text":"Started."}
-
-event: progress
-data: {"done":250000,"total":1000000,"unit":"rows"}
-
-event: status
-data: {"status":"succeeded"}
-
-"""
 
 DESCRIPTION = """\
 Ask for exports, follow them, and fetch their files.
@@ -106,6 +25,11 @@ CSRF token as `X-CSRFToken`.
 
 Every error is a problem document (RFC 9457). All times are RFC 3339 in UTC. Members and headers may be added
 to answers; within v1 none is taken away.
+"""
+FOLLOWING = """\
+Server-sent events. `log` carries a line (see Line) with its number as `id`; each line comes once and in
+order. `progress` carries `{done, total, unit}`, `status` carries `{status}`. The stream ends after a final
+status; a client that comes back with the last line's id gets 204 and should stop.
 """
 TAGS = [
     {"name": "Reports", "description": "What there is to export."},
@@ -158,6 +82,9 @@ LINE: Json = {
 }
 
 
+LINE_REF = {"$ref": "#/components/schemas/Line"}
+
+
 def header(description: str, **schema: Any) -> Json:
     return {"description": description, "schema": schema}
 
@@ -204,7 +131,7 @@ def _make(flask_app: APIFlask) -> Json:
         | {"Line": LINE, "Problem": PROBLEM},
         "securitySchemes": _security_schemes(flask_app),
     }
-    made["paths"]["/api/v1/jobs/{id}/events"] = {"get": _events()}
+    made["paths"] |= _log()
     for method, found in _operations(made):
         _tidy(method, found)
     for ref in _references(made):
@@ -226,29 +153,54 @@ def _security_schemes(flask_app: APIFlask) -> Json:
     }
 
 
-def _events() -> Json:
-    """The stream, which is no JSON and so no business of APIFlask's."""
-    last = header(
-        "The number of the last line you have: the stream goes on behind it.", type="integer", minimum=0
-    )
+def _log() -> dict[str, Json]:
+    """The paths of app/web/stream.py: a stream is no JSON, and so no business of APIFlask's."""
     stream = {"text/event-stream": {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}}
+    lines = {"application/json": {"schema": _object(items=_array(LINE_REF)), "example": LINES_EXAMPLE}}
+    number: Json = {"type": "integer", "minimum": 0}
+    job = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    after = {"name": "after", "in": "query", "required": False} | header(
+        "The number of the last line you have: only those behind it are sent.", **number
+    )
+    last = {"name": "Last-Event-ID", "in": "header", "required": False} | header(
+        "The same; browsers send it by themselves when they come back.", **number
+    )
+    refusals = {str(status): _problem(status) for status in (401, 404, 429)}
+    common = {"tags": ["Jobs"], "security": []}
     return {
-        "summary": "Follow a job live",
-        "description": "Server-sent events. `log` carries a line (see Line) with its number as `id`; each "
-        "line comes once and in order. `progress` carries `{done, total, unit}`, `status` `{status}`. The "
-        "stream ends after a final status; who comes back with the last line's id gets 204 and should stop.",
-        "operationId": "followJob",
-        "tags": ["Jobs"],
-        "parameters": [
-            {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}},
-            {"name": "Last-Event-ID", "in": "header", "required": False, **last},
-        ],
-        "responses": {
-            "200": {"description": "The stream.", "content": stream},
-            "204": {"description": "The job is over, and you have every line."},
-        }
-        | {str(status): _problem(status) for status in (401, 404, 429)},
+        "/api/v1/jobs/{id}/events": {
+            "get": common
+            | {
+                "summary": "Follow a job live",
+                "description": FOLLOWING,
+                "operationId": "followJob",
+                "parameters": [job, after, last],
+                "responses": {
+                    "200": {"description": "The stream.", "content": stream},
+                    "204": {"description": "The job is over, and you have every line."},
+                }
+                | refusals,
+            }
+        },
+        "/api/v1/jobs/{id}/log": {
+            "get": common
+            | {
+                "summary": "Read a job's log",
+                "description": "At most 1000 lines, oldest first, for those who cannot hold a stream open.",
+                "operationId": "readLog",
+                "parameters": [dict(job), dict(after)],
+                "responses": {"200": {"description": "The lines.", "content": lines}} | refusals,
+            }
+        },
     }
+
+
+def _object(**members: Json) -> Json:
+    return {"type": "object", "properties": members, "required": [*members]}
+
+
+def _array(items: Json) -> Json:
+    return {"type": "array", "items": items}
 
 
 def _problem(status: int) -> Json:

@@ -97,8 +97,8 @@ class ExportRequest(Question):
     dialect: str | None = Field(
         None,
         max_length=20,
-        description="One of the format's dialects; null is its first. For CSV: `machine` (RFC 4180, every "
-        "value as it is) or `spreadsheet` (safe to open in Excel, which takes `=1+1` for a formula).",
+        description="One of the format's dialects; null is its first. For CSV that is `machine`: RFC 4180, "
+        "every value as it is.",
     )
     compression: Literal["none", "gzip"] = "none"
     fresh: bool = Field(
