@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from stat import S_ISREG
@@ -32,6 +32,9 @@ PARTIAL = ".partial"
 # Small blocks are gathered up to this many bytes, so that a row is not a system call.
 GATHER = 512 * 1024
 
+# How often a commit makes its folder again when others prune it at the same moment.
+TRIES = 10
+
 
 def open_storage(url: str, environ: Mapping[str, str]) -> Local:
     parts = urlsplit(url)
@@ -51,29 +54,23 @@ class Local(Storage):
         return LocalWriter(self.root, key, filename)
 
     def stat(self, key: str) -> Stat:
-        try:
+        with reading(key):
             found = self._path(key).stat()
-        except OSError as error:
-            raise _reading(error, key) from error
-        if not S_ISREG(found.st_mode):
-            raise _missing(key)
+            if not S_ISREG(found.st_mode):
+                raise IsADirectoryError
         return _stat(key, found)
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> Blocks:
-        try:
+        with reading(key):
             file = self._path(key).open("rb", buffering=0)
             file.seek(start)
-        except OSError as error:
-            raise _reading(error, key) from error
         length = span(os.fstat(file.fileno()).st_size, start, end)
         return Blocks(key, file, length, lambda error: translated(error, key))
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        try:
+        with translating(key):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise translated(error, key) from error
         self._prune(path.parent)
 
     def list(self, prefix: str, older_than: timedelta = timedelta(0)) -> Iterator[Stat]:
@@ -83,17 +80,19 @@ class Local(Storage):
             for name in files:
                 path = Path(folder, name)
                 key = path.relative_to(self.root).as_posix()
-                # A file may be deleted while the folder is read.
-                with suppress(FileNotFoundError):
-                    found = _stat(key, path.stat())
-                    if key.startswith(prefix) and is_key(key) and found.modified <= limit:
+                if not (key.startswith(prefix) and is_key(key)):
+                    continue
+                # It may be deleted while its folder is read.
+                with suppress(ObjectMissing):
+                    found = self.stat(key)
+                    if found.modified <= limit:
                         yield found
 
     def abandoned(self, older_than: timedelta) -> Sequence[Abandoned]:
         limit = _now() - older_than
         found = []
         for path in (self.root / PARTIAL).glob("*"):
-            with suppress(FileNotFoundError):
+            with suppress(ObjectMissing), reading(path.name):
                 touched = datetime.fromtimestamp(path.stat().st_mtime, UTC)
                 if touched <= limit:
                     found.append(Abandoned(path.name, touched))
@@ -101,8 +100,9 @@ class Local(Storage):
 
     def clean(self, older_than: timedelta) -> int:
         found = self.abandoned(older_than)
-        for upload in found:
-            (self.root / PARTIAL / upload.name).unlink(missing_ok=True)
+        with translating("an unfinished upload"):
+            for upload in found:
+                (self.root / PARTIAL / upload.name).unlink(missing_ok=True)
         return len(found)
 
     def presign(self, key: str, *, filename: str, content_type: str, seconds: int) -> None:
@@ -135,11 +135,9 @@ class LocalWriter(Writer):
         self._target = root / key
         self._temporary = root / PARTIAL / uuid4().hex
         self._gathered = bytearray()
-        try:
+        with self._translating():
             self._temporary.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._temporary.open("xb", buffering=0)
-        except OSError as error:
-            raise self._translated(error) from error
+            self._file = open(self._temporary, "xb", buffering=0, opener=_privately)  # noqa: SIM115
 
     def _add(self, block: memoryview) -> None:
         if len(block) < GATHER:
@@ -156,31 +154,30 @@ class LocalWriter(Writer):
         self._write(memoryview(gathered))
 
     def _write(self, rest: memoryview) -> None:
-        try:
+        with self._translating():
             while rest:
                 rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            raise self._translated(error) from error
 
     def _publish(self) -> None:
         self.flush()
-        try:
+        with self._translating():
             os.fsync(self._file.fileno())
             self._file.close()
-            try:
-                self._rename()
-            except FileNotFoundError:
-                # Between its two steps another process may have pruned the folder, empty as it was.
-                self._rename()
+            self._rename()
             # The entry in its folder, and each folder's entry in the one above it.
             for folder in self._target.parents:
                 _fsync_folder(folder)
                 if folder == self._root:
                     break
-        except OSError as error:
-            raise self._translated(error) from error
 
     def _rename(self) -> None:
+        for _ in range(TRIES):
+            # Between any two steps another process may prune the folder, empty as it is.
+            with suppress(FileNotFoundError, FileExistsError):
+                return self._place()
+        return self._place()
+
+    def _place(self) -> None:
         self._target.parent.mkdir(parents=True, exist_ok=True)
         self._temporary.rename(self._target)
 
@@ -192,8 +189,30 @@ class LocalWriter(Writer):
         except OSError as error:
             log.warning("%s stays until the next sweep: %s", self._temporary, error)
 
-    def _translated(self, error: OSError) -> WaybillError:
-        return translated(error, self.filename, self.bytes)
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise translated(error, self.filename, self.bytes) from error
+
+
+@contextmanager
+def reading(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise ObjectMissing(f"{key} is not in the storage (any more).") from error
+    except OSError as error:
+        raise translated(error, key) from error
+
+
+@contextmanager
+def translating(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise translated(error, name) from error
 
 
 def translated(error: Exception, name: str, written: int = 0) -> WaybillError:
@@ -215,15 +234,6 @@ def translated(error: Exception, name: str, written: int = 0) -> WaybillError:
             )
 
 
-def _reading(error: OSError, key: str) -> WaybillError:
-    missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
-    return _missing(key) if missing else translated(error, key)
-
-
-def _missing(key: str) -> ObjectMissing:
-    return ObjectMissing(f"{key} is not in the storage (any more).")
-
-
 def _unless_missing(error: OSError) -> None:
     """A folder that is gone holds nothing; one that can't be read is no empty one."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -243,6 +253,11 @@ def _stat(key: str, found: os.stat_result) -> Stat:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _privately(path: str, flags: int) -> int:
+    """Artifacts are for those whom Waybill lets through, not for other accounts of the machine."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o640)
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -243,7 +244,12 @@ class S3Writer(Writer):
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="s3-part")
 
     def _land(self) -> None:
-        """Wait for the oldest part; raises what went wrong with it."""
+        """Wait for the oldest part; raises what went wrong with it.
+
+        In short steps: an interruption from another thread comes through only between them.
+        """
+        while not wait(islice(self._flying, 1), timeout=0.5).done:
+            continue
         self._parts.append(self._flying[0].result())
         self._flying.popleft()
 

@@ -208,6 +208,23 @@ def test_many_writers_at_once(storage: Storage) -> None:
     ]
 
 
+def test_commits_and_deletes_in_one_folder(storage: Storage) -> None:
+    """Neither takes the folder away from under the other."""
+
+    def come_and_go(name: str) -> None:
+        for _ in range(40):
+            put(storage, f"busy/folder/{name}")
+            storage.delete(f"busy/folder/{name}")
+        put(storage, f"busy/folder/{name}")
+
+    threads = [threading.Thread(target=come_and_go, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert keys(storage) == ["busy/folder/a", "busy/folder/b", "busy/folder/c"]
+
+
 @pytest.mark.parametrize(("name", "limit"), [("local_storage", 4 * MIB), ("s3_storage", 40 * MIB)])
 def test_memory_is_bounded(request: pytest.FixtureRequest, name: str, limit: int) -> None:
     storage: Storage = request.getfixturevalue(name)
@@ -350,6 +367,11 @@ def test_a_key_cannot_lead_out_of_the_storage(storage: Storage, key: str) -> Non
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------
+
+
+def test_files_are_not_for_everybody(local_storage: Storage, tmp_path: Path) -> None:
+    put(local_storage)
+    assert (tmp_path / "a folder" / KEY).stat().st_mode & 0o007 == 0
 
 
 def test_a_full_disk_is_told_in_words(local_storage: Storage) -> None:
