@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -246,15 +247,25 @@ def _asked_before(job_id: str, report: Report) -> Job:
 
 
 def _limits(param: Param) -> str:
-    low, high = param.min, param.max
-    unit = " values" if param.type == "list" else ""
+    """What `min` and `max` allow, in words."""
+    low, high = (_limit(param, limit) for limit in (param.min, param.max))
+    kind = "days" if param.type in ("date", "datetime") else "list" if param.type == "list" else "numbers"
+    words = {
+        "days": ("From {} to {}.", "Not before {}.", "Not after {}."),
+        "list": ("{} to {} values.", "{} or more values.", "At most {} values."),
+        "numbers": ("From {} to {}.", "{} or more.", "{} or less."),
+    }[kind]
     if low is not None and high is not None:
-        return f"From {low} to {high}{unit}."
+        return words[0].format(low, high)
     if low is not None:
-        return f"{low}{unit} or {'later' if param.type in ('date', 'datetime') else 'more'}."
-    if high is not None:
-        return f"{high}{unit} or {'earlier' if param.type in ('date', 'datetime') else 'less'}."
-    return ""
+        return words[1].format(low)
+    return words[2].format(high) if high is not None else ""
+
+
+def _limit(param: Param, limit: Any) -> str | None:
+    if limit is None:
+        return None
+    return str(limit) if param.type in ("date", "datetime") else f"{Decimal(str(limit)):,}"
 
 
 def _typed(value: object) -> str:
