@@ -8,7 +8,6 @@ from typing import Any, TypeVar, cast
 from apiflask import APIBlueprint, APIFlask
 from flask import current_app
 
-import app
 from app.settings import current
 from app.web.api.examples import EVENTS_EXAMPLE, LINES_EXAMPLE
 
@@ -125,13 +124,13 @@ def _make(flask_app: APIFlask) -> Json:
     flask_app.description = DESCRIPTION
     flask_app.tags = cast(Any, TAGS)
     made = cast(Json, flask_app.spec)
-    made["info"]["version"] = app.__version__
     made["components"] = {
         "schemas": {_plain(name): shape for name, shape in made["components"]["schemas"].items()}
         | {"Line": LINE, "Problem": PROBLEM},
         "securitySchemes": _security_schemes(flask_app),
     }
-    made["paths"] |= _log()
+    # In the order in which a caller meets them: exports before jobs.
+    made["paths"] = dict(sorted((made["paths"] | _log()).items()))
     for method, found in _operations(made):
         _tidy(method, found)
     for ref in _references(made):
@@ -166,14 +165,13 @@ def _log() -> dict[str, Json]:
         "The same; browsers send it by themselves when they come back.", **number
     )
     refusals = {str(status): _problem(status) for status in (401, 404, 429)}
-    common = {"tags": ["Jobs"], "security": []}
     return {
         "/api/v1/jobs/{id}/events": {
-            "get": common
-            | {
+            "get": {
                 "summary": "Follow a job live",
                 "description": FOLLOWING,
                 "operationId": "followJob",
+                "tags": ["Jobs"],
                 "parameters": [job, after, last],
                 "responses": {
                     "200": {"description": "The stream.", "content": stream},
@@ -183,11 +181,11 @@ def _log() -> dict[str, Json]:
             }
         },
         "/api/v1/jobs/{id}/log": {
-            "get": common
-            | {
+            "get": {
                 "summary": "Read a job's log",
                 "description": "At most 1000 lines, oldest first, for those who cannot hold a stream open.",
                 "operationId": "readLog",
+                "tags": ["Jobs"],
                 "parameters": [dict(job), dict(after)],
                 "responses": {"200": {"description": "The lines.", "content": lines}} | refusals,
             }

@@ -117,7 +117,7 @@ class ExportHeaders(BaseModel):
         max_length=200,
         pattern=r"^[!-~]+$",
         description="A text of your own. Asking again with the same key and the same body makes no second "
-        "job: the answer is the first one, with `Idempotent-Replay: true`.",
+        "job: the answer is the first one, with `Idempotent-Replay: true`. With another body: 409.",
     )
 
 
