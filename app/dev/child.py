@@ -107,6 +107,17 @@ class Child:
                 raise ChildFailed(f"{self.name} did not answer within {seconds:.0f} s.\n{self.tail()}")
             time.sleep(0.03)
 
+    def wait(self, seconds: float) -> None:
+        """Return when it ended well; raise ChildFailed when it did not, or not in time."""
+        if self._popen is None:
+            raise ChildFailed(f"{self.name} was not started yet.")
+        try:
+            self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise ChildFailed(f"{self.name} was not done within {seconds:.0f} s.\n{self.tail()}") from None
+        if self._popen.returncode != 0:
+            raise ChildFailed(f"{self.name} {self.how_it_ended()}.\n{self.tail()}")
+
     def ask_to_stop(self) -> None:
         """Send the farewell, once, and return: many programs take the second for "at once"."""
         if self.alive and not self._asked:

@@ -36,6 +36,7 @@ ADMIN = ("admin@demo.waybill.test", "waybill-admin", ("member", "admin"))
 WATCH_SECONDS = 0.5
 # A process that dies this often within a minute will not come to life by being started once more.
 RESTARTS = 5
+PEOPLE_SECONDS = 60.0
 LOG_LIMIT = 10_000_000  # bytes; a longer log is put aside at the next start
 
 
@@ -92,12 +93,12 @@ class Run:
         config = Settings.from_environ(self.environ)
         write_run_env(self.var / "run.env", self.environ)
         with self.terminal.step("Database migrations"):
-            self.command(read_procfile()["release"], "release")
+            self.command(read_procfile()["release"])
+        self.stack = Stack(self.environ, self.log)
+        self.stack.start()  # they come up while the demo data are made
         if config.demo:
             self.make_demo(config)
-        self.stack = Stack(self.environ, self.log)
         with self.terminal.step("Web, workers and clock") as step:
-            self.stack.start()
             self.stack.wait_ready()
             step.result = f"127.0.0.1:{self.port}"
         self.announce(config, self.first_export(config))
@@ -113,40 +114,54 @@ class Run:
         given = {name: value for name, value in self.given.items() if value or name not in defaults}
         return defaults | given | self.embedded.environ()
 
-    def command(self, command: str, name: str, given: str | None = None) -> str:
-        """Run one command to its end with the processes' environment; what it printed."""
-        log = self.log / f"{name}.log"
-        environ = Stack(self.environ, self.log, ()).environ
-        with log.open("ab") as errors:
+    def command(self, line: str) -> str:
+        """Run a command to its end with the processes' environment; what it printed."""
+        with (self.log / "commands.log").open("ab") as log:
             done = subprocess.run(
-                shell(command),
-                input=given,
+                shell(line),
                 stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environ,
+                stderr=log,
+                env=self.command_environ,
                 cwd=ROOT,
-                text=True,
                 check=False,
             )
+        said = done.stdout.decode(errors="replace")
         if done.returncode != 0:
-            lines = [*done.stdout.splitlines(), *log.read_text(errors="replace").splitlines()][-20:]
-            raise ChildFailed(f"`{command}` failed:\n" + "\n".join(f"  {line}" for line in lines))
-        return done.stdout.strip()
+            lines = [
+                *said.splitlines(),
+                *(self.log / "commands.log").read_text(errors="replace").splitlines(),
+            ]
+            raise ChildFailed(f"`{line}` failed:\n" + "\n".join(f"  {line}" for line in lines[-20:]))
+        return said.strip()
 
     def make_demo(self, config: Settings) -> None:
         tasks = _whole_number("DEMO_TASKS", self.environ.get("DEMO_TASKS") or "1000000")
-        with self.terminal.step("Demo data") as step:
-            made = demo.load(config.database_url, tasks=tasks, report=step.note)
-            step.result = f"{tasks:,} tasks" if made else "kept"
+        people = self.people(config)
+        people.start()
+        try:
+            with self.terminal.step("Demo data") as step:
+                made = demo.load(config.database_url, tasks=tasks, report=step.note)
+                people.wait(PEOPLE_SECONDS)
+                step.result = f"{tasks:,} tasks" if made else "kept"
+        finally:
+            people.kill()
+
+    def people(self, config: Settings) -> Child:
+        """Makes the demo's people that are not there yet, in the background."""
         known = "SELECT FROM users WHERE email = %s"
-        missing = [person for person in (MEMBER, ADMIN) if not _exists(config, known, person[0])]
-        if missing:
-            with self.terminal.step("Demo people"):
-                for email, password, roles in missing:
-                    options = " ".join(f"--role {role}" for role in roles)
-                    self.command(
-                        f"flask users create {email} {options} --password-stdin", "release", f"{password}\n"
-                    )
+        lines = [
+            f"echo {password} | flask users create {email} {' '.join(f'--role {role}' for role in roles)} "
+            "--password-stdin"
+            for email, password, roles in (MEMBER, ADMIN)
+            if not _exists(config, known, email)
+        ]
+        return Child(
+            "Making the demo's people",
+            ["/bin/sh", "-e", "-c", "\n".join(lines)],
+            log=self.log / "commands.log",
+            environ=self.command_environ,
+            directory=ROOT,
+        )
 
     def first_export(self, config: Settings) -> first.Result | None:
         """Once, when there was no job yet. A failure is told and no reason to stop: its page says more."""
@@ -155,13 +170,17 @@ class Run:
         mailbox = Mailbox(Path(config.mailbox_dir)) if config.mailbox_dir else None
         try:
             with self.terminal.step("A first export") as step:
-                token = self.command(f"flask tokens create {MEMBER[0]} --name 'make run'", "release")
+                token = self.command(f"flask tokens create {MEMBER[0]} --name 'make run'")
                 return first.export(
                     f"http://127.0.0.1:{self.port}", token, mailbox=mailbox, to=MEMBER[0], note=step.note
                 )
         except WaybillError as error:
             self.terminal.say(self.terminal.paint(error.message, "bad"))
             return None
+
+    @property
+    def command_environ(self) -> dict[str, str]:
+        return Stack(self.environ, self.log, ()).environ
 
     def announce(self, config: Settings, result: first.Result | None) -> None:
         lines = [""]
