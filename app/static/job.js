@@ -83,6 +83,5 @@ function key(element) {
 }
 
 job.addEventListener("waybill:status", ({ detail }) => { if (detail.status !== job.dataset.status) update(); });
-job.addEventListener("waybill:connection", ({ detail }) => { if (detail.state === "open") update(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) update(); });
 plan();
