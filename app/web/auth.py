@@ -29,7 +29,6 @@ from flask_security import (
 )
 from flask_security.utils import get_request_attr, login_user, set_request_attr, validate_redirect_url
 from sqlalchemy import select
-from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 from werkzeug.wrappers import Response
 from wtforms import EmailField, Form, PasswordField
@@ -317,10 +316,7 @@ def _bearer(request: Request) -> str | None:
 def _refuse_bad_token() -> None:
     """A token that is wrong or revoked is never taken for "nobody": a program must hear of it."""
     if _serves_pages() and _bearer(request) is not None and not current_user.is_authenticated:
-        raise Unauthorized(
-            "This API token is wrong or was revoked.",
-            www_authenticate=_challenge(error="invalid_token"),
-        )
+        raise Unauthorized("This API token is wrong or was revoked.")
 
 
 def _identity() -> Identity | None:
@@ -335,7 +331,7 @@ def _serves_pages() -> bool:
 
 
 def _ask_to_sign_in(mechanisms: Sequence[str] | None = None, headers: Any = None) -> Response:
-    raise Unauthorized(www_authenticate=_challenge())
+    raise Unauthorized
 
 
 # --- sessions ---------------------------------------------------------------------------------------------
@@ -373,10 +369,3 @@ def _end_others(sender: Any, user: User, **_: Any) -> None:
     SignIn.end_all(user, but=sign_in_id())
     SignInLink.void_all(user)
     db.session.commit()
-
-
-def _challenge(error: str = "") -> WWWAuthenticate:
-    values: dict[str, str | None] = {"realm": "Waybill"}
-    if error:
-        values["error"] = error
-    return WWWAuthenticate("bearer", values)

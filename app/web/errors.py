@@ -195,12 +195,18 @@ def _plain(error: HTTPException | HTTPError) -> Failure:
     phrase = HTTPStatus(status).phrase
     code, title, sentence = PLAIN.get(status, (phrase.lower().replace(" ", "_"), phrase, phrase))
     if status == 401:
-        headers.setdefault("WWW-Authenticate", 'Bearer realm="Waybill"')
+        headers["WWW-Authenticate"] = _challenge()
     return Failure(status, code, title, said or sentence, headers)
 
 
+def _challenge() -> str:
+    """RFC 6750: a token that came along was no good."""
+    came = request.authorization is not None and request.authorization.type == "bearer"
+    return 'Bearer realm="Waybill"' + (', error="invalid_token"' if came else "")
+
+
 def _extra_headers(error: HTTPException) -> dict[str, str]:
-    """What the error says beyond its body: Allow, WWW-Authenticate, Content-Range, Retry-After."""
+    """What the error says beyond its body: Allow, Content-Range, Retry-After."""
     return {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
 
 
