@@ -77,6 +77,7 @@ class Child:
     def start(self) -> None:
         if self.alive:
             raise ChildFailed(f"{self.name} is running already (process {self.pid}).")
+        self.kill()  # what an earlier life of it may have left of its group
         self._asked = False
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
