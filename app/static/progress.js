@@ -23,8 +23,10 @@ function band() {
   const found = job.querySelector("[data-progress]");
   if (found && found !== drawn) {
     drawn = found;
-    began = performance.now() - Number(found.dataset.elapsed) * 1000;
-    samples = [];
+    const elapsed = Number(found.dataset.elapsed);
+    began = performance.now() - elapsed * 1000;
+    // A job that has only just begun is measured from its beginning.
+    samples = elapsed < 3 ? [{ now: began, done: 0 }] : [{ now: performance.now(), done: Number(found.dataset.done) }];
   }
   return found;
 }
@@ -35,7 +37,7 @@ function rate(done) {
   samples.push({ now, done });
   while (samples.length > 2 && now - samples[0].now > WINDOW) samples.shift();
   const seconds = (now - samples[0].now) / 1000;
-  return seconds >= 1 ? (done - samples[0].done) / seconds : null;
+  return seconds >= 0.5 ? (done - samples[0].done) / seconds : null;
 }
 
 function say(root, name, text) {

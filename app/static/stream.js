@@ -68,6 +68,7 @@ class Follower {
   // Ask every `pause` milliseconds; after so many `times` try the stream again.
   async poll(pause, times = Infinity) {
     this.stop();
+    if (this.#ended) return;
     const turn = this.#turn;
     const answered = (await this.#ask()) !== null;
     if (turn !== this.#turn || this.#ended) return;

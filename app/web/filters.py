@@ -42,9 +42,9 @@ def size(count: int) -> str:
 
 
 def duration(span: timedelta | float) -> str:
-    """Seconds, or a timedelta, in the two units that matter: 3725 -> "1 h 2 min"."""
+    """In the two units that matter: 3725 -> "1 h 2 min", 0.4 -> "0.4 s"; whole seconds stay whole."""
     seconds = max(span.total_seconds() if isinstance(span, timedelta) else span, 0)
-    if seconds < 9.95:
+    if seconds < 9.95 and not isinstance(seconds, int):
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
