@@ -1,5 +1,15 @@
-"""gunicorn and dramatiq both start here."""
+"""gunicorn, dramatiq and flask all start here."""
+
+import sys
 
 from app import create_app
+from app.errors import WaybillError
 
-app = create_app()
+# gunicorn's own word for "this will not work next time either": with another one it would try for ever.
+FAILED_TO_BOOT = 3
+
+try:
+    app = create_app()
+except WaybillError as error:
+    print(f"Waybill cannot start. {error.message}", file=sys.stderr)
+    sys.exit(FAILED_TO_BOOT)

@@ -9,7 +9,7 @@ from flask import Flask
 from flask.cli import AppGroup
 from sqlalchemy.exc import OperationalError
 
-from app.errors import WaybillError
+from app.errors import InvalidParams, WaybillError
 
 
 class Group(AppGroup):
@@ -18,6 +18,9 @@ class Group(AppGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except InvalidParams as error:
+            lines = [f"  {name}: {text}" for name, text in error.errors.items()]
+            raise click.ClickException("\n".join(["Some values are wrong.", *lines])) from error
         except WaybillError as error:
             raise click.ClickException(error.message) from error
         except OperationalError as error:

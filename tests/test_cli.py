@@ -1,0 +1,404 @@
+"""The command line, as it is typed."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from app import exports, leases
+from app.extensions import db
+from app.models.artifact import Artifact
+from app.models.job import Job
+from app.models.token import ApiToken
+from app.models.user import User
+from app.settings import ROOT
+
+
+@pytest.fixture
+def flask(runner):
+    """flask("reports", "list") -> the result."""
+
+    def run(*words, input=None):
+        return runner.invoke(args=[*words], input=input)
+
+    return run
+
+
+@pytest.fixture
+def worker(app, demo):
+    """Does the next queued job in the background, as soon as there is one."""
+    ended = threading.Event()
+
+    def work():
+        while not ended.wait(0.02):
+            with app.app_context():
+                job_id = db.session.scalar(select(Job.id).where(Job.status == "queued"))
+                lease = leases.claim(job_id) if job_id else None
+                if lease is not None:
+                    exports.run(lease)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+
+
+def jobs(app):
+    with app.app_context():
+        return list(db.session.scalars(select(Job).order_by(Job.created_at)))
+
+
+# flask reports
+
+
+def test_reports_list_shows_every_report(flask, app):
+    shown = flask("reports", "list")
+    assert shown.exit_code == 0
+    lines = shown.output.splitlines()
+    assert lines[0].split() == ["KEY", "TITLE", "ROLES", "SOURCE"]
+    assert len(lines) == 1 + len(app.extensions["waybill.reports"])
+    assert any(line.startswith("all_tasks ") for line in lines)
+
+
+def test_reports_check_is_content(flask, app):
+    checked = flask("reports", "check")
+    assert checked.exit_code == 0
+    assert checked.output == f"All {len(app.extensions['waybill.reports'])} reports are in order.\n"
+
+
+def test_reports_check_names_file_and_line_of_every_problem(environ, app, tmp_path):
+    from app import create_app
+
+    (tmp_path / "bad.sql").write_text('/*\ntitle = "Bad"\n*/\nDELETE FROM tasks\n')
+    (tmp_path / "worse.sql").write_text("/*\ntitle = \n*/\nSELECT 1\n")
+    broken = create_app(environ | {"REPORTS_PATH": str(tmp_path)}).test_cli_runner()
+    checked = broken.invoke(args=["reports", "check"])
+    assert checked.exit_code == 1
+    assert f"{tmp_path}/bad.sql:4: " in checked.stderr
+    assert f"{tmp_path}/worse.sql:2: " in checked.stderr
+    assert checked.stderr.splitlines()[-1].startswith("Error: 3 problems in the reports.")
+
+
+# flask exports create
+
+
+def test_an_export_is_queued_for_the_named_person(flask, app, admin, member):
+    made = flask("exports", "create", "all_tasks", "--user", "member@example.org", "--param", "status=open")
+    assert made.exit_code == 0
+    [job] = jobs(app)
+    assert made.output == f"Queued: http://127.0.0.1:8000/jobs/{job.id}\n"
+    assert (job.owner.email, job.params["status"]) == ("member@example.org", "open")
+    assert (job.format, job.dialect, job.compression) == ("csv", "machine", "none")
+
+
+def test_without_a_name_the_first_administrator_asks(flask, app, member, admin, person):
+    person("later@example.org", "admin")
+    assert flask("exports", "create", "all_tasks").exit_code == 0
+    assert jobs(app)[0].owner.email == "admin@example.org"
+
+
+def test_without_any_administrator(flask, member):
+    refused = flask("exports", "create", "all_tasks")
+    assert refused.exit_code == 1
+    assert refused.stderr == (
+        "Error: There is no administrator yet. Say --user EMAIL, or: flask users create EMAIL --role admin\n"
+    )
+
+
+def test_waiting_shows_the_whole_log_and_the_link(flask, app, admin, worker):
+    waited = flask("exports", "create", "all_tasks", "--wait", "--gzip")
+    assert waited.exit_code == 0, waited.output
+    with app.app_context():
+        [job] = db.session.scalars(select(Job))
+        texts = db.session.scalars(db.text("SELECT text FROM events ORDER BY number")).all()
+    lines = waited.output.splitlines()
+    assert lines[0].startswith("Queued: ")
+    assert [line[10:] for line in lines[1:-1]] == texts
+    assert lines[-1].startswith("File: http://127.0.0.1:8000/d/")
+    assert (job.compression, job.status) == ("gzip", "succeeded")
+
+
+def test_the_file_is_saved_whole_and_as_published(flask, app, admin, worker, tmp_path):
+    target = tmp_path / "tasks.csv.gz"
+    target.write_text("what was here before")
+    saved = flask("exports", "create", "all_tasks", "--gzip", "--output", str(target))
+    assert saved.exit_code == 0, saved.output
+    with app.app_context():
+        artifact = db.session.scalars(select(Artifact)).one()
+    data = target.read_bytes()
+    assert hashlib.sha256(data).hexdigest() == artifact.sha256
+    assert gzip.decompress(data).count(b"\n") > 1000
+    assert [*tmp_path.iterdir()] == [target]
+    assert saved.output.splitlines()[-1] == f"Saved: {target} ({len(data):,} bytes, SHA-256 checked)"
+
+
+def test_a_folder_gets_the_file_under_its_own_name(flask, app, admin, worker, tmp_path):
+    assert flask("exports", "create", "all_tasks", "--output", str(tmp_path)).exit_code == 0
+    [saved] = tmp_path.iterdir()
+    assert saved.name.startswith("all-tasks-")
+    assert saved.suffix == ".csv"
+
+
+def test_bytes_that_are_not_those_of_the_receipt_are_not_saved(app, admin, flask, worker, tmp_path):
+    from app.cli.files import save
+    from app.errors import IncompleteArtifact
+
+    assert flask("exports", "create", "all_tasks", "--wait").exit_code == 0
+    with app.app_context():
+        artifact = db.session.scalars(select(Artifact)).one()
+        artifact.sha256 = "0" * 64
+        with pytest.raises(IncompleteArtifact, match="nothing was saved"):
+            save(app.extensions["waybill.storage"], artifact, tmp_path / "tasks.csv")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_folder_that_is_not_there(flask, app, admin, worker, tmp_path):
+    refused = flask("exports", "create", "all_tasks", "--output", str(tmp_path / "no" / "tasks.csv"))
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"Error: {tmp_path}/no/tasks.csv could not be written: No such file")
+
+
+def test_a_job_that_fails_while_being_waited_for(flask, app, admin, worker, monkeypatch):
+    with app.app_context():
+        db.session.execute(db.text("ALTER TABLE demo.tasks RENAME TO hidden"))
+        db.session.commit()
+    try:
+        waited = flask("exports", "create", "all_tasks", "--wait")
+    finally:
+        with app.app_context():
+            db.session.execute(db.text("ALTER TABLE demo.hidden RENAME TO tasks"))
+            db.session.commit()
+    assert waited.exit_code == 1
+    assert "Error: The job is failed." in waited.stderr
+
+
+def test_waiting_while_nobody_works_says_so(flask, app, admin, monkeypatch):
+    from app.cli import exports as command
+
+    monkeypatch.setattr(command, "PATIENCE", 0.0)
+    threading.Timer(0.5, _cancel_all, [app]).start()
+    waited = flask("exports", "create", "all_tasks", "--wait")
+    assert "No worker is listening to the queue 'default'" in waited.stderr
+    assert waited.exit_code == 1
+    assert "Error: The job is cancelled." in waited.stderr
+
+
+def _cancel_all(app):
+    from app import jobs as verbs
+
+    with app.app_context():
+        for job in db.session.scalars(select(Job)).all():
+            verbs.cancel(job)
+
+
+def test_wrong_params_are_told_one_a_line(flask, app, admin):
+    refused = flask("exports", "create", "all_tasks", "-p", "status=lost", "-p", "since=soon", "-p", "sinc=x")
+    assert refused.exit_code == 1
+    lines = refused.stderr.splitlines()
+    assert {line.strip().partition(":")[0] for line in lines[1:]} == {"status", "since", "sinc"}
+    assert "Traceback" not in refused.output
+    assert jobs(app) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["no_such"], 1, "There is no report 'no_such'"),
+        (["all_task"], 1, "Did you mean all_tasks?"),
+        (["all_tasks", "--format", "docx"], 1, "There is no format 'docx'"),
+        (["all_tasks", "--dialect", "klingon"], 1, "no dialect 'klingon'"),
+        (["all_tasks", "--user", "nobody@example.org"], 1, "There is no account for nobody@example.org"),
+        (["all_tasks", "--param", "status"], 2, "write it as NAME=VALUE"),
+        (["members", "--user", "member@example.org"], 1, "There is no report 'members' for you"),
+        (["all_tasks", "--nope"], 2, "--nope"),
+        ([], 2, "Missing argument 'KEY'"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_sentence(flask, admin, member, words, code, told):
+    refused = flask("exports", "create", *words)
+    assert refused.exit_code == code
+    assert told in refused.stderr
+    assert "Traceback" not in refused.output
+
+
+def test_help_shows_the_report_s_own_parameters(flask):
+    shown = flask("exports", "create", "all_tasks", "--help")
+    assert shown.exit_code == 0
+    assert "All tasks:" in shown.output
+    assert "Parameters of this report:" in shown.output
+    assert "--status [open|" in shown.output
+    assert "--since DATE" in shown.output
+    assert "Parameters of this report" not in flask("exports", "create", "--help").output
+
+
+def test_a_report_s_parameters_are_options(flask, app, admin):
+    words = ["--status", "open", "--assignees", "a@example.org,b@example.org", "--assignees", "c@example.org"]
+    made = flask("exports", "create", "all_tasks", *words, "-p", "assignees=d@example.org")
+    assert made.exit_code == 0, made.output
+    [job] = jobs(app)
+    assert job.params["status"] == "open"
+    assert job.params["assignees"] == ["a@example.org", "b@example.org", "c@example.org", "d@example.org"]
+
+
+# flask tokens
+
+
+def test_a_token_is_printed_alone_and_opens_the_api(flask, client, member):
+    made = flask("tokens", "create", "Member@example.org", "--name", "nightly")
+    assert made.exit_code == 0
+    secret = made.output.removesuffix("\n")
+    assert secret.startswith("wb_")
+    assert secret.split() == [secret]
+    assert client.get("/api/v1/jobs", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
+
+
+def test_tokens_are_listed_without_their_secrets_and_revoked(flask, app, client, member, other):
+    secret = flask("tokens", "create", "member@example.org", "--name", "nightly").output.strip()
+    flask("tokens", "create", "other@example.org")
+    listed = flask("tokens", "list", "member@example.org").output
+    assert "nightly" in listed
+    assert "good" in listed
+    assert "other@example.org" not in listed
+    assert secret not in listed
+    assert "other@example.org" in flask("tokens", "list").output
+    with app.app_context():
+        token_id = db.session.scalar(select(ApiToken.id).where(ApiToken.name == "nightly"))
+    assert (
+        flask("tokens", "revoke", str(token_id)).output == f"Token {token_id} ({secret[:7]}…) is revoked.\n"
+    )
+    assert client.get("/api/v1/jobs", headers={"Authorization": f"Bearer {secret}"}).status_code == 401
+    assert "revoked 20" in flask("tokens", "list", "member@example.org").output
+
+
+def test_tokens_of_nobody(flask, app):
+    for words in (["create", "nobody@example.org"], ["list", "nobody@example.org"], ["revoke", "7"]):
+        refused = flask("tokens", *words)
+        assert refused.exit_code == 1
+        assert refused.stderr.startswith("Error: There is no ")
+
+
+def test_a_closed_account_gets_no_token(flask, app, member):
+    with app.app_context():
+        db.session.execute(update(User).values(active=False))
+        db.session.commit()
+    refused = flask("tokens", "create", "member@example.org")
+    assert refused.exit_code == 1
+    assert refused.stderr == "Error: The account of member@example.org is closed.\n"
+
+
+# flask users
+
+
+def test_an_account_with_a_password_from_standard_input_can_sign_in(flask, auth):
+    made = flask("users", "create", "New@Example.org", "--password-stdin", input="a long enough password\n")
+    assert made.exit_code == 0, made.output
+    assert made.output == "Made an account for new@example.org (member).\n"
+    assert auth.sign_in("new@example.org", "a long enough password").status_code in (302, 303)
+
+
+def test_the_password_is_asked_for_twice_and_not_shown(flask, app):
+    typed = "a long enough password\n"
+    made = flask("users", "create", "new@example.org", "--role", "admin", "--role", "member", input=typed * 2)
+    assert made.exit_code == 0, made.output
+    assert "a long enough password" not in made.output
+    assert made.output.endswith("Made an account for new@example.org (admin, member).\n")
+
+
+def test_an_account_without_a_password(flask, app):
+    assert flask("users", "create", "new@example.org", "--no-password").exit_code == 0
+    with app.app_context():
+        assert db.session.scalars(select(User.password)).all() == [None]
+
+
+@pytest.mark.parametrize(
+    ("words", "password", "code"),
+    [
+        (["not-an-address", "--no-password"], None, 1),
+        (["new@example.org", "--password-stdin"], "short\n", 1),
+        (["new@example.org", "--password-stdin"], "", 1),
+        (["member@example.org", "--no-password"], None, 1),
+        (["new@example.org", "--role", "king", "--no-password"], None, 2),
+        (["new@example.org", "--password-stdin", "--no-password"], None, 2),
+    ],
+)
+def test_accounts_that_cannot_be_made(flask, app, member, words, password, code):
+    refused = flask("users", "create", *words, input=password)
+    assert refused.exit_code == code
+    assert "Error: " in refused.stderr
+    with app.app_context():
+        assert db.session.scalars(select(User.email)).all() == ["member@example.org"]
+
+
+# flask sweep, flask clock, and all of them as processes
+
+
+def test_a_sweep_tells_what_it_did(flask, app, admin):
+    flask("exports", "create", "all_tasks")
+    with app.app_context():
+        db.session.execute(
+            update(Job).values(dispatched_at=None, created_at=db.text("now() - interval '1 minute'"))
+        )
+        db.session.commit()
+    swept = flask("sweep")
+    assert swept.exit_code == 0
+    assert swept.output.startswith("Swept: ")
+    assert jobs(app)[0].dispatched_at is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_clock_stops_when_told(app, environ, number):
+    with process(environ, "clock") as clock:
+        time.sleep(3)
+        assert clock.poll() is None
+        clock.send_signal(number)
+        assert clock.wait(timeout=8) == 0
+
+
+def test_in_a_process_of_its_own_a_failure_has_no_traceback(app, environ):
+    with process(environ, "tokens", "create", "nobody@example.org") as failing:
+        _, told = failing.communicate(timeout=30)
+    assert failing.returncode == 1
+    assert told.startswith("Error: There is no account for nobody@example.org.")
+    assert "Traceback" not in told
+
+
+def test_what_keeps_waybill_from_starting_is_told_in_a_sentence(environ, tmp_path):
+    (tmp_path / "bad.sql").write_text('/*\ntitle = "Bad"\n*/\nSELECT 1; SELECT 2\n')
+    production = {"ENVIRONMENT": "production", "REPORTS_PATH": str(tmp_path)}
+    with process(environ | production, "reports", "check") as failing:
+        _, told = failing.communicate(timeout=30)
+    assert failing.returncode == 3
+    assert told.startswith("Waybill cannot start. These reports must be mended:")
+    assert f"{tmp_path}/bad.sql:4: there is more than one statement" in told
+    assert "Traceback" not in told
+
+
+def test_a_database_that_is_down_is_told_in_a_sentence(environ):
+    with process(environ | {"DATABASE_URL": "postgresql://127.0.0.1:1/none"}, "tokens", "list") as failing:
+        _, told = failing.communicate(timeout=30)
+    assert failing.returncode == 1
+    assert "Error: The database does not answer" in told
+    assert "Traceback" not in told
+
+
+def process(environ: dict[str, str], *words: str) -> subprocess.Popen[str]:
+    flask = Path(sys.executable).with_name("flask")
+    return subprocess.Popen(
+        [flask, *words],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
