@@ -172,12 +172,16 @@ def _ready(job: Job) -> dict[str, Any]:
         raise Pointless("The job has no file any more.")
     if artifact.removed_at or artifact.expires_at <= now:
         raise Pointless("The file expired before a mail could be sent.")
-    url = links.url(artifact)
-    if url is None:
+    if artifact.link_revoked_at:
         raise Pointless("The link was revoked before a mail could be sent.")
     _there(artifact)
     signed_in = job.definition in registry() and registry().get(job.definition).link == "signed-in"
-    return {"artifact": artifact, "url": url, "expires": _when(artifact.expires_at), "signed_in": signed_in}
+    return {
+        "artifact": artifact,
+        "url": links.url(artifact),
+        "expires": _when(artifact.expires_at),
+        "signed_in": signed_in,
+    }
 
 
 def _there(artifact: Artifact) -> None:

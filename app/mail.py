@@ -191,13 +191,10 @@ def _connect(client: smtplib.SMTP, config: Settings) -> None:
         raise MailLate(
             "The mail server lacks what the settings ask for (STARTTLS or a way to sign in)."
         ) from error
-    except smtplib.SMTPResponseException as error:
-        said = _said(error.smtp_code, error.smtp_error)
-        raise MailLate(f"The mail server does not let us in ({said}).") from error
     except ssl.SSLError as error:
         raise MailLate(f"No trusted connection to the mail server ({error.reason or error}).") from error
     except (smtplib.SMTPException, OSError) as error:
-        _silent(error)
+        raise _late(error) from error
 
 
 def _hand_over(client: smtplib.SMTP, message: EmailMessage) -> None:
@@ -216,7 +213,7 @@ def _hand_over(client: smtplib.SMTP, message: EmailMessage) -> None:
     except smtplib.SMTPNotSupportedError as error:
         raise MailRefused(f"The mail server cannot write to the address {message['To']}.") from error
     except (smtplib.SMTPException, OSError) as error:
-        _silent(error)
+        raise _late(error) from error
     with suppress(smtplib.SMTPException, OSError):
         if client.sock:
             client.sock.settimeout(GOODBYE)
@@ -227,8 +224,10 @@ def _refused(code: int, text: str, error: Exception) -> NoReturn:
     raise (MailRefused if code >= 500 else MailLate)(text) from error
 
 
-def _silent(error: Exception) -> NoReturn:
-    raise MailLate("The mail server does not answer.") from error
+def _late(error: Exception) -> MailLate:
+    if isinstance(error, smtplib.SMTPResponseException):
+        return MailLate(f"The mail server does not let us in ({_said(error.smtp_code, error.smtp_error)}).")
+    return MailLate("The mail server does not answer.")
 
 
 def _said(code: int, text: bytes | str) -> str:
