@@ -333,6 +333,7 @@ def session_stack(
         "WORKER_THREADS": "4",
     }
     demo.load(environ["DATABASE_URL"], tasks=DEMO_TASKS)
+    _make_demo_people(environ)
     stack = RealStack(environ, directory, valkey, smtp)
     try:
         valkey.start()
@@ -348,7 +349,7 @@ def session_stack(
 
 @pytest.fixture
 def stack(session_stack: RealStack) -> RealStack:
-    """Web, worker, bulk and clock, really running; all alive at the start of each test."""
+    """Web, worker, bulk and clock, really running, with the demo's data and people; all alive at first."""
     session_stack.restore()
     return session_stack
 
@@ -422,6 +423,18 @@ def _hashed(app: APIFlask) -> str:
     if not _hashes:
         _hashes.append(hash_password(PASSWORD))
     return _hashes[0]
+
+
+def _make_demo_people(environ: dict[str, str]) -> None:
+    from app import create_app
+    from app.accounts import create_user
+    from app.dev.run import ADMIN, MEMBER
+
+    app = create_app(environ)
+    with app.app_context():
+        for email, password, roles in (MEMBER, ADMIN):
+            create_user(email, password, roles)
+        _dispose(app)
 
 
 def _note_violation(complaints: list[str], text: str) -> None:
