@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import redis
+from flask import has_request_context
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
@@ -108,14 +110,14 @@ def append(job_id: UUID, owner_id: int, text: str, *, level: str = "info") -> Li
 
 
 def after(job_id: UUID, number: int, limit: int = 1000) -> Sequence[Line]:
-    """The committed lines behind `number`, oldest first, at most `limit`; holds no connection afterwards."""
+    """The committed lines behind `number`, oldest first, at most `limit`."""
     statement = (
         select(Event.number, Event.at, Event.level, Event.text)
         .where(Event.job_id == job_id, Event.number > number)
         .order_by(Event.number)
         .limit(limit)
     )
-    with db.engine.connect() as conn:
+    with _reading() as conn:
         return [Line(*row) for row in conn.execute(statement)]
 
 
@@ -134,7 +136,7 @@ def unseen(positions: Mapping[UUID, int], limit: int = 200) -> list[tuple[UUID, 
     statement = (
         select(lines).select_from(seen.join(lines, true())).order_by(lines.c.job_id, lines.c.number)
     )
-    with db.engine.connect() as conn:
+    with _reading() as conn:
         return [(job_id, Line(*line)) for job_id, *line in conn.execute(statement)]
 
 
@@ -165,8 +167,18 @@ def _states(*where: ColumnElement[bool], limit: int | None = None) -> dict[UUID,
         .order_by(Job.created_at.desc())
         .limit(limit)
     )
-    with db.engine.connect() as conn:
+    with _reading() as conn:
         return {row.id: State(*row) for row in conn.execute(statement)}
+
+
+@contextmanager
+def _reading() -> Iterator[Connection]:
+    """In a request its own connection: were each to take a second one, all could wait for each other."""
+    if has_request_context():
+        yield db.session.connection()
+    else:
+        with db.engine.connect() as conn:
+            yield conn
 
 
 def _array(values: Collection[Any], kind: Any) -> Any:

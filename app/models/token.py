@@ -77,9 +77,12 @@ class ApiToken(db.Model):  # type: ignore[misc, name-defined]
 
 
 def _note_use(token_id: int) -> None:
-    """In a transaction of its own: a request that fails later has used the token, too."""
-    with db.engine.begin() as conn:
-        conn.execute(update(ApiToken).where(ApiToken.id == token_id).values(last_used_at=func.now()))
+    """Committed at once: a request that fails later has used the token, too.
+
+    In the request's own connection: were each to take a second one, all could wait for each other.
+    """
+    db.session.execute(update(ApiToken).where(ApiToken.id == token_id).values(last_used_at=func.now()))
+    db.session.commit()
 
 
 def _digest(secret: str) -> str:
