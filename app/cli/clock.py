@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from types import FrameType
@@ -26,6 +27,7 @@ def sweep() -> None:
 @with_appcontext
 def clock() -> None:
     """Sweep every few seconds until SIGTERM or Ctrl-C. Any number of clocks may run at once."""
+    logging.getLogger("app").setLevel(logging.INFO)  # what was swept is worth a line here
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
