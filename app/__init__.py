@@ -12,24 +12,24 @@ if TYPE_CHECKING:
 
 # Imports stand inside the functions: a part of Waybill (`python -m app.dev.smtp`) loads without the whole.
 
-__version__ = "0.1.0"
-
 
 def create_app(environ: Mapping[str, str] | None = None) -> APIFlask:
     """The one app behind the web, the actors and the command line.
 
     `environ` stands in for the process's environment (tests); raises BadSettings.
     """
+    import os
+
     from apiflask import APIFlask
 
     import actors.broker
-    from app.settings import ROOT, Settings
+    from app.settings import ROOT, VERSION, Settings
 
     config = Settings.from_environ(environ)
     app = APIFlask(
         __name__,
         title="Waybill",
-        version=__version__,
+        version=VERSION,
         json_errors=False,
         template_folder=str(ROOT / "templates"),
         spec_path=None,
@@ -37,7 +37,7 @@ def create_app(environ: Mapping[str, str] | None = None) -> APIFlask:
     )
     configure(app, config)
     bind_extensions(app, config)
-    bind_parts(app, config)
+    bind_parts(app, config, os.environ if environ is None else environ)
     actors.broker.init_app(app, config)
     register(app, config)
     return app
@@ -45,8 +45,12 @@ def create_app(environ: Mapping[str, str] | None = None) -> APIFlask:
 
 def configure(app: APIFlask, config: Settings) -> None:
     """Flask's and its extensions' own settings, derived from ours."""
+    import logging
+
     from app.web import auth, security
 
+    # Every process would begin its log with a list of the migration tool's plugins.
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     app.config.update(
         WAYBILL=config,
         SECRET_KEY=config.secret_key,
@@ -82,12 +86,16 @@ def bind_extensions(app: APIFlask, config: Settings) -> None:
     )
 
 
-def bind_parts(app: APIFlask, config: Settings) -> None:
-    """Waybill's own parts that live as long as the app."""
-    import os
+def bind_parts(app: APIFlask, config: Settings, environ: Mapping[str, str]) -> None:
+    """Waybill's own parts that live as long as the app; `environ` holds the storage's `AWS_*`."""
+    from datetime import timedelta
 
     from app.reports import Registry
+    from app.sources import open_source
     from app.storage import open_storage
+
+    for name, url in config.source_urls.items():
+        open_source(name, url, timedelta(0))  # contacts nothing; refuses what nobody speaks
 
     reports = Registry.load(config.reports_path, sources=config.source_urls)
     if not config.development:
@@ -95,7 +103,7 @@ def bind_parts(app: APIFlask, config: Settings) -> None:
     for problem in reports.problems:
         app.logger.warning("Broken report: %s", problem)
     app.extensions["waybill.reports"] = reports
-    app.extensions["waybill.storage"] = open_storage(config.storage_url, os.environ)
+    app.extensions["waybill.storage"] = open_storage(config.storage_url, environ)
 
 
 def register(app: APIFlask, config: Settings) -> None:

@@ -12,6 +12,7 @@ from flask import current_app
 
 from app.errors import BadSettings
 
+VERSION = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent
 RUN_ENV = ROOT / "var" / "run.env"
 DEFAULT_SECRET_KEY = "waybill-development-only"  # noqa: S105
