@@ -27,7 +27,7 @@ from flask_security import (
     password_reset,
     user_authenticated,
 )
-from flask_security.utils import get_request_attr, login_user, set_request_attr, validate_redirect_url
+from flask_security.utils import login_user, set_request_attr, validate_redirect_url
 from sqlalchemy import select
 from werkzeug.exceptions import Unauthorized
 from werkzeug.wrappers import Response
@@ -289,8 +289,8 @@ def token_user(request: Request) -> User | None:
     if token is None:
         return None
     set_request_attr("fs_authn_via", "token")
-    set_request_attr("waybill_token_id", token.id)
-    g.api_token_id = token.id  # a stream asks for it again while it lives
+    # A stream asks for it again while it lives.
+    g.api_token_id = token.id
     return token.user
 
 
@@ -304,7 +304,7 @@ def sign_in_id() -> UUID | None:
 
 def token_id() -> int | None:
     """The API token that speaks for the person of this request."""
-    found: int | None = get_request_attr("waybill_token_id")
+    found: int | None = g.get("api_token_id")
     return found
 
 

@@ -97,8 +97,9 @@ def _account() -> str:
 
 def _caller() -> str:
     """Known without asking the database: the token as it came, the signed session, or the address."""
-    if request.authorization is not None:
-        return "token:" + _short(request.authorization.token or "")
+    given = request.authorization
+    if given is not None and given.type == "bearer":
+        return "token:" + _short(given.token or "")
     if "_user_id" in session:
         return "session:" + _short(str(session["_user_id"]))
     return f"address:{get_remote_address()}"
