@@ -26,7 +26,7 @@ class ScriptedServer:
     """An SMTP server that says what a test tells it to; None: nothing, for ever."""
 
     def __init__(self, answers: dict[bytes, bytes | None], greeting: bytes | None = GREETING) -> None:
-        self.answers = {
+        polite: dict[bytes, bytes | None] = {
             b"EHLO": b"250 hello\r\n",
             b"MAIL": b"250 ok\r\n",
             b"RCPT": b"250 ok\r\n",
@@ -34,7 +34,8 @@ class ScriptedServer:
             b".": b"250 accepted\r\n",
             b"RSET": b"250 ok\r\n",
             b"QUIT": b"221 bye\r\n",
-        } | answers
+        }
+        self.answers = polite | answers
         self.greeting = greeting
         self.heard: list[bytes] = []
         self.socket = socket.create_server(("127.0.0.1", 0))
