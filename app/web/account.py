@@ -20,6 +20,24 @@ account = APIBlueprint("account", __name__, url_prefix="/account", enable_openap
 
 TOKENS_LIMIT = 50
 NAME_LIMIT = 100
+# The more special sign first: Edge says that it is Chrome, and Chrome that it is Safari.
+BROWSERS = (
+    ("Edg", "Edge"),
+    ("OPR/", "Opera"),
+    ("Firefox/", "Firefox"),
+    ("FxiOS/", "Firefox"),
+    ("Chrome/", "Chrome"),
+    ("CriOS/", "Chrome"),
+    ("Safari/", "Safari"),
+)
+SYSTEMS = (
+    ("Windows", "Windows"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Mac OS X", "macOS"),
+    ("Android", "Android"),
+    ("Linux", "Linux"),
+)
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 
@@ -88,12 +106,20 @@ def _page(*, made: ApiToken | None = None, secret: str = "", name: str = "", err
         tokens=ApiToken.of(me()),
         sign_ins=SignIn.of(me()),
         this_sign_in=sign_in_id(),
+        browser=browser,
         made=made,
         secret=secret,
         name=name,
         error=error,
         name_limit=NAME_LIMIT,
     )
+
+
+def browser(user_agent: str) -> str:
+    """What a person calls it: "Firefox on Windows"."""
+    name = next((name for sign, name in BROWSERS if sign in user_agent), "A program")
+    system = next((name for sign, name in SYSTEMS if sign in user_agent), "")
+    return f"{name} on {system}" if system else name
 
 
 def _one_line(text: str) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 
 from app.extensions import db
 from app.models import ApiToken, User
-from app.web.account import TOKENS_LIMIT
+from app.web.account import TOKENS_LIMIT, browser
 
 JOBS = "/api/v1/jobs"
 
@@ -215,3 +215,23 @@ def test_all_other_browsers_are_signed_out(
     assert client.get("/account").status_code == 200
     assert elsewhere.get("/account").status_code == 303
     assert "Sign out all others" not in client.get("/account").text
+
+
+@pytest.mark.parametrize(
+    ("agent", "said"),
+    [
+        ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36", "Chrome on Linux"),
+        (
+            "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/140.0 Safari/537.36 Edg/140.0",
+            "Edge on Windows",
+        ),
+        (
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Safari/604.1",
+            "Safari on iPhone",
+        ),
+        ("curl/8.5.0", "A program"),
+        ("", "A program"),
+    ],
+)
+def test_browsers_are_called_what_people_call_them(agent: str, said: str) -> None:
+    assert browser(agent) == said
