@@ -27,6 +27,7 @@ from app.extensions import db
 from app.models.artifact import Artifact
 from app.models.delivery import Delivery
 from app.models.job import FAILED, SUCCEEDED, Job
+from app.params import Param, Params
 from app.reports import registry
 from app.storage import Storage
 
@@ -204,24 +205,22 @@ def _failed(delivery: Delivery) -> dict[str, Any]:
 
 
 def _params(job: Job) -> list[tuple[str, str]]:
-    """Label and value of every param that was filled in, in words."""
-    known = registry().get(job.definition).params if job.definition in registry() else None
-    found = []
-    for name, value in job.params.items():
-        param = known.get(name) if known else None
-        if value not in (None, "", []):
-            labels = {choice.value: choice.label for choice in param.choices} if param else {}
-            found.append((param.label if param else name, _spoken(value, labels)))
-    return found
+    """Label and value of every param that was filled in, in words and in the order of asking."""
+    known = registry().get(job.definition).params if job.definition in registry() else Params()
+    filled = {name: value for name, value in job.params.items() if value not in (None, "", [])}
+    asked = [(param.label, _spoken(filled.pop(param.name), param)) for param in known if param.name in filled]
+    # The report may have changed since: a param it no longer has goes by its name.
+    return asked + [(name, _spoken(value)) for name, value in filled.items()]
 
 
-def _spoken(value: Any, labels: dict[str, str]) -> str:
+def _spoken(value: Any, param: Param | None = None) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
         more = len(value) - LIST_SHOWN
         shown = ", ".join(mail.one_line(str(item), 60) for item in value[:LIST_SHOWN])
         return f"{shown} and {more:,} more" if more > 0 else shown
+    labels = {choice.value: choice.label for choice in param.choices} if param else {}
     return mail.one_line(labels.get(str(value), str(value)), 200)
 
 

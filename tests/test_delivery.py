@@ -127,6 +127,14 @@ def test_ready_mail_says_all_in_both_parts(app: APIFlask, member: Any, mailbox: 
     assert lines(id) == [f"Mail sent to {member.email}."]
 
 
+def test_params_in_words_and_in_the_order_of_asking(app: APIFlask, member: Any, mailbox: Mailbox) -> None:
+    params = {"gone": 7, "status": "open", "since": "2026-01-01"}
+    delivery.deliver(ended(app, member, params=params))
+    text = (mailbox.wait(seconds=1).text or "").splitlines()
+    first = text.index("Created since: 2026-01-01")
+    assert text[first + 1 : first + 3] == ["Status: Open", "gone: 7"]
+
+
 def test_headers_let_machines_know(
     app: APIFlask, member: Any, mailbox: Mailbox, tune: Callable[..., None]
 ) -> None:
