@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,6 +49,7 @@ class Stop(BaseException):
 
 def main() -> None:
     terminal = Terminal()
+    stop_with_make(os.environ)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_stop)
     try:
@@ -240,6 +244,33 @@ class Run:
         self.embedded.stop()
         (self.var / "run.env").unlink(missing_ok=True)
         self.terminal.say(f"Stopped. All data are kept in {_short(self.var)}.")
+
+
+def stop_with_make(environ: Mapping[str, str]) -> None:
+    """A signal to `make` alone: it hands on SIGTERM, but waits for us after SIGINT, and we outlive its death.
+
+    A terminal signals us, too; a program that started `make` may not. So a thread looks after it.
+    """
+    if "MAKELEVEL" not in environ or sys.platform != "linux":
+        return
+    make = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == make and not _handles_interrupt(make):
+            time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=look, name="make", daemon=True).start()
+
+
+def _handles_interrupt(pid: int) -> bool:
+    """Whether it is inside its handler of SIGINT, which blocks that signal meanwhile."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    blocked = re.search(r"^SigBlk:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return blocked is not None and bool(int(blocked[1], 16) & 1 << (signal.SIGINT - 1))
 
 
 @contextmanager
