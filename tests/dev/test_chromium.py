@@ -28,7 +28,7 @@ def test_a_named_one_that_is_not_there_is_no_reason_to_take_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHROMIUM", str(tmp_path / "nothing"))
-    with pytest.raises(chromium.NoBrowser, match="CHROMIUM is .*nothing"):
+    with pytest.raises(chromium.NoBrowser, match=r"CHROMIUM is .*nothing"):
         chromium.find_or_install()
 
 

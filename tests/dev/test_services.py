@@ -162,6 +162,6 @@ def test_two_mail_catchers_do_not_mind_each_other(tmp_path: Path) -> None:
 
 def _lives(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
