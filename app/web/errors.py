@@ -286,7 +286,8 @@ def _logged(
 ) -> Response:
     """The person sees a reference, the log has it beside the cause."""
     reference = secrets.token_hex(4)
-    log.error("[%s] %s %s: %r", reference, request.method, request.path, error, exc_info=error)
+    # The rule, not the path: a link's token in the log would open the file to whoever reads the log.
+    log.error("[%s] %s %s: %r", reference, request.method, request.url_rule, error, exc_info=error)
     _forget_changes()
     # The page must not ask a database that may be down who is looking at it.
     g._login_user = AnonymousUser()  # type: ignore[no-untyped-call]
