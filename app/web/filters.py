@@ -10,6 +10,8 @@ from markupsafe import Markup, escape
 from app.events import rfc3339
 
 BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
+# Values of a list that are said.
+LISTED = 5
 SPANS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 
 
@@ -35,7 +37,7 @@ def size(count: int) -> str:
     if count < 1000:
         return f"{count} byte{'' if count == 1 else 's'}"
     value, unit = float(count), 0
-    while value >= 999.5:
+    while value >= 999.5 and unit < len(BYTE_UNITS) - 1:
         value, unit = value / 1000, unit + 1
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{digits}f} {BYTE_UNITS[unit]}"
@@ -44,7 +46,7 @@ def size(count: int) -> str:
 def duration(span: timedelta | float) -> str:
     """In the two units that matter: 3725 -> "1 h 2 min", 0.4 -> "0.4 s"; whole seconds stay whole."""
     seconds = max(span.total_seconds() if isinstance(span, timedelta) else span, 0)
-    if seconds < 9.95 and not isinstance(seconds, int):
+    if seconds < 9.95 and not isinstance(span, int):
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
@@ -83,13 +85,13 @@ def relative(at: datetime, now: datetime) -> str:
     return "just now" if seconds <= 0 else "in less than a minute"
 
 
-def spoken(value: object) -> str | Markup:
+def spoken(value: object) -> Markup:
     """A frozen param's value as a person says it; nothing is "any"."""
     if value is None or value == []:
         return Markup('<span class="muted">any</span>')
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return Markup("yes" if value else "no")
     if isinstance(value, list):
-        shown = ", ".join(str(item) for item in value[:5])
-        return f"{shown} and {len(value) - 5:,} more" if len(value) > 5 else shown
+        more = f" and {len(value) - LISTED:,} more" if len(value) > LISTED else ""
+        return escape(", ".join(str(item) for item in value[:LISTED]) + more)
     return escape(str(value))
