@@ -167,7 +167,7 @@ def test_failed_mail_says_why_and_what_next(app: APIFlask, member: Any, mailbox:
     assert "&lt;b&gt;&amp; so on" in (caught.html or "")
     for part in (caught.text or "", caught.html or ""):
         assert "Nothing was published" in part
-        assert "Retry" in part
+        assert "Try again" in part
         assert f"http://127.0.0.1:8000/jobs/{row(id).job_id}" in part
 
 

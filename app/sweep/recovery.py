@@ -61,8 +61,8 @@ def _verdict(tries: int, *, cancelled: bool) -> tuple[str, str, str]:
         return QUEUED, "The worker stopped answering; another one goes on with this job.", "warning"
     text = (
         f"The job's worker died {_times(tries)} (killed, out of memory, or cut off from the database), "
-        "so the job was not started again. Nothing was published. Retry begins afresh; if it ends like "
-        "this again, show this log to your administrator."
+        "so the job was not started again. Nothing was published. Try again, and if it ends like this once "
+        "more, show this log to your administrator."
     )
     return FAILED, text, "error"
 
@@ -80,7 +80,7 @@ def _exhaust(job_id: UUID) -> bool:
         ).one()
         text = (
             f"The job was started {_times(job.attempt - job.forgiven)} and came to no end, so it was not "
-            "started again. Nothing was published. Retry begins afresh."
+            "started again. Nothing was published. Trying again begins afresh."
         )
         if not jobs.withdraw(conn, job_id, FAILED, code="attempts_used", message=text):
             return False

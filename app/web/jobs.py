@@ -13,11 +13,11 @@ from flask_security import auth_required
 from sqlalchemy import select
 from werkzeug.wrappers import Response
 
-from app import events, jobs
+from app import delivery, events, jobs
+from app.delivery import DeliveryState
 from app.errors import Conflict, NotFound
 from app.extensions import db
 from app.models.artifact import Artifact, Download
-from app.models.delivery import Delivery
 from app.models.job import QUEUED, RUNNING, STATUSES, SUCCEEDED, Job
 from app.reports import Report
 from app.web.people import me
@@ -198,15 +198,9 @@ class View:
         return found is not None and (found.removed_at is not None or found.expires_at <= self.now)
 
     @cached_property
-    def delivery(self) -> Delivery | None:
-        """The mail about how it ended last."""
-        query = select(Delivery).where(Delivery.job_id == self.job.id, Delivery.attempt == self.job.attempt)
-        found: Delivery | None = db.session.scalar(query.order_by(Delivery.id.desc()).limit(1))
-        return found if self.job.final else None
-
-    @property
-    def mail_pending(self) -> bool:
-        return self.delivery is not None and not (self.delivery.sent_at or self.delivery.given_up_at)
+    def mail(self) -> DeliveryState:
+        """The mail about how it ended."""
+        return delivery.state(self.job)
 
     @cached_property
     def downloads(self) -> list[Download]:
@@ -223,6 +217,6 @@ class View:
             return 2
         if self.job.status == RUNNING:
             return 15
-        if self.mail_pending and self.delivery:
-            return 2 if self.delivery.tries < 2 else 30
+        if self.mail.status in ("waiting", "late"):
+            return 2 if self.mail.status == "waiting" else 30
         return 60 if self.link else None

@@ -321,8 +321,12 @@ def test_a_revoked_link_can_be_made_anew(signed_in: FlaskClient, job: Any, file:
     ("values", "words"),
     [
         ({}, "On its way to member@example.org"),
-        ({"tries": 2, "next_attempt_at": NOW + timedelta(minutes=15)}, "The mail is late"),
-        ({"tries": 9, "given_up_at": NOW}, "could not be sent; we gave up"),
+        (
+            {"tries": 2, "next_attempt_at": NOW + timedelta(minutes=15), "last_error": "No answer."},
+            "The mail is late. No answer. Next try in",
+        ),
+        ({"tries": 1, "next_attempt_at": NOW + timedelta(minutes=5)}, "On its way to member@example.org"),
+        ({"tries": 9, "given_up_at": NOW, "last_error": "No."}, "could not be sent; we gave up"),
         ({"tries": 1, "sent_at": NOW}, "Sent to member@example.org"),
     ],
 )
