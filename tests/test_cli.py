@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 from sqlalchemy import select, update
@@ -405,6 +407,27 @@ def test_a_database_that_is_down_is_told_in_a_sentence(environ):
     assert failing.returncode == 1
     assert "Error: The database does not answer" in told
     assert "Traceback" not in told
+
+
+def test_beside_the_running_processes(stack, tmp_path):
+    def flask(*words):
+        with process(stack.settings, *words) as command:
+            said, told = command.communicate(timeout=60)
+        assert command.returncode == 0, told
+        return said.strip()
+
+    flask("users", "create", "cli@example.org", "--role", "admin", "--no-password")
+    saved = flask("exports", "create", "all_tasks", "--user", "cli@example.org", "--output", str(tmp_path))
+    lines = saved.splitlines()
+    assert lines[0].startswith(f"Queued: {stack.base_url}/jobs/")
+    assert any("Started." in line for line in lines)
+    assert lines[-1].endswith("SHA-256 checked)")
+    token = flask("tokens", "create", "cli@example.org")
+    request = Request(f"{stack.base_url}/api/v1/jobs", headers={"Authorization": f"Bearer {token}"})
+    with urlopen(request, timeout=10) as answer:
+        [job] = json.load(answer)["items"]
+    [path] = tmp_path.iterdir()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == job["artifact"]["sha256"]
 
 
 def process(environ: dict[str, str], *words: str) -> subprocess.Popen[str]:
