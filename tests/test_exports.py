@@ -20,6 +20,7 @@ from sqlalchemy import update
 
 from app import events, exports, jobs, leases
 from app.errors import IncompleteArtifact, NotFound, StorageFull, StorageUnavailable
+from app.exports import flow
 from app.extensions import db
 from app.models import Artifact, Delivery, Job, User
 from app.reports import Registry
@@ -295,8 +296,8 @@ def test_a_file_that_came_out_short_is_not_published(
     """Both sides of the reconciliation: rows in the bytes, and bytes in the storage."""
     report("rows.sql", sql("SELECT i FROM generate_series(1, 1000) AS i"))
     with monkeypatch.context() as patch:
-        kept = exports._Flow.write
-        patch.setattr(exports._Flow, "write", lambda flow, block: kept(flow, block[:-5]))
+        kept = flow.Flow.write
+        patch.setattr(flow.Flow, "write", lambda flow, block: kept(flow, block[:-5]))
         job = make(member, "rows")
         assert job.status == "queued"
         assert any("1,000 rows were read, but 999" in line for line in lines(job))

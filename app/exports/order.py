@@ -1,0 +1,51 @@
+"""What an export is asked to make, read from the database once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from app import formats
+from app.errors import NotAllowed
+from app.extensions import db
+from app.formats import Format
+from app.models.job import Job
+from app.models.user import User
+from app.reports import Report, registry
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made, read from the database once; holds no connection."""
+
+    report: Report
+    values: Mapping[str, Any]
+    params: Mapping[str, Any]
+    user: User
+    format: Format
+    dialect: str
+    compression: str
+
+    @classmethod
+    def of(cls, job_id: UUID) -> Order:
+        job = db.session.get_one(Job, job_id)
+        report = registry().get(job.definition)
+        if not (job.owner.active and job.owner.may(report.roles)):
+            raise NotAllowed(f"{job.owner.email} may no longer run {report.title!r}. Nothing was read.")
+        format, dialect = formats.find(job.format, job.dialect)
+        order = cls(
+            report, report.params.bind(job.params), job.params, job.owner, format, dialect, job.compression
+        )
+        db.session.expunge_all()
+        db.session.remove()
+        return order
+
+    @property
+    def extension(self) -> str:
+        return self.format.extension + (".gz" if self.compression == "gzip" else "")
+
+    @property
+    def content_type(self) -> str:
+        return "application/gzip" if self.compression == "gzip" else self.format.content_type
