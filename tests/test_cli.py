@@ -23,6 +23,7 @@ from app.models.artifact import Artifact
 from app.models.job import Job
 from app.models.token import ApiToken
 from app.models.user import User
+from app.params import Param
 from app.settings import ROOT
 
 
@@ -242,6 +243,24 @@ def test_help_shows_the_report_s_own_parameters(flask):
     assert "--status [open|" in shown.output
     assert "--since DATE" in shown.output
     assert "Parameters of this report" not in flask("exports", "create", "--help").output
+
+
+@pytest.mark.parametrize(
+    ("param", "flag", "told"),
+    [
+        (Param("at_least", "int", default=1), "--at-least", "[default: 1]"),
+        (Param("none_too", "bool", default=False), "--none-too", "[default: no]"),
+        (Param("ids", "list", items="int", default=[1, 2]), "--ids", "[default: 1,2]"),
+        (Param("since", "date", default="last month"), "--since", "[default: last month]"),
+        (Param("name", required=True, help="In full."), "--name", "Name. In full. [required]"),
+    ],
+)
+def test_an_option_tells_its_default_as_it_is_typed(param, flag, told):
+    from app.cli.exports import option_of
+
+    option = option_of(param)
+    assert option.opts == [flag]
+    assert told in str(option.help)
 
 
 def test_a_report_s_parameters_are_options(flask, app, admin):

@@ -104,11 +104,17 @@ def _help(param: Param) -> str:
     if param.type == "list":
         words.append("May be given many times.")
     if param.default is not None:
-        default = {True: "yes", False: "no"}.get(param.default, param.default)
-        words.append(f"[default: {default}]")
+        words.append(f"[default: {_typed(param.default)}]")
     elif param.required:
         words.append("[required]")
     return " ".join(filter(None, words))
+
+
+def _typed(default: object) -> str:
+    """A default as it would be typed."""
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return ",".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
 
 
 @group.command("create", cls=Create)
