@@ -8,7 +8,7 @@ const ENDS = {
   cancelled: "The export was cancelled.",
 };
 
-let quarter = 0;
+let quarter = Math.floor((job.querySelector("progress[max='100']")?.value ?? 0) / 25);
 let status = job.dataset.status;
 
 job.addEventListener("waybill:progress", ({ detail: { done, total } }) => {

@@ -8,7 +8,7 @@ words.id = "confirm-text";
 const buttons = document.createElement("div");
 buttons.className = "confirm-buttons";
 const no = button("btn btn-outline-secondary", "Go back");
-const yes = button("btn btn-danger", "");
+const yes = button("btn btn-danger", "Yes");
 buttons.append(no, yes);
 dialog.append(words, buttons);
 document.body.append(dialog);

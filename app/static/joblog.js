@@ -4,6 +4,10 @@
 const KEPT = 5000;
 // How near to the end still counts as being there, in pixels.
 const NEAR = 24;
+// A burst is drawn no more often than this, in milliseconds; the first line of it at once.
+const BREATH = 100;
+// Where the browser keeps what one reads in place by itself, we must not do it again.
+const ANCHORS = CSS.supports("overflow-anchor", "auto");
 
 const job = document.querySelector("[data-job]");
 const box = document.getElementById("log");
@@ -15,7 +19,9 @@ const state = document.querySelector("[data-connection]");
 let last = Number(list.dataset.last);
 let waiting = [];
 let scheduled = false;
+let drawn = 0;
 let unseen = 0;
+let top = 0;
 let following = job.dataset.live === "yes" && !location.hash.startsWith("#L");
 
 job.addEventListener("waybill:log", ({ detail }) => {
@@ -24,8 +30,9 @@ job.addEventListener("waybill:log", ({ detail }) => {
   waiting.push(detail);
   if (scheduled) return;
   scheduled = true;
+  const pause = drawn + BREATH - performance.now();
   // A hidden tab gets no animation frames.
-  if (document.hidden) setTimeout(flush, 250);
+  if (document.hidden || pause > 0) setTimeout(flush, Math.max(pause, 0));
   else requestAnimationFrame(flush);
 });
 
@@ -40,6 +47,7 @@ function flush() {
   if (following) toEnd();
   else unseen += lines.length;
   showJump();
+  drawn = performance.now();
 }
 
 function element({ number, at, level, text }) {
@@ -73,9 +81,12 @@ function element({ number, at, level, text }) {
 function forget() {
   const surplus = list.children.length - KEPT;
   if (surplus > 0) {
-    const before = box.scrollHeight;
-    for (let left = surplus; left > 0; left -= 1) list.firstElementChild.remove();
-    if (!following) box.scrollTop -= before - box.scrollHeight;
+    const before = following || ANCHORS ? null : box.scrollHeight;
+    const range = document.createRange();
+    range.setStartBefore(list.children[0]);
+    range.setEndBefore(list.children[surplus]);
+    range.deleteContents();
+    if (before !== null) box.scrollTop -= before - box.scrollHeight;
   }
   const first = Number(list.firstElementChild?.dataset.number ?? 1);
   if (first <= 1) return;
@@ -89,16 +100,21 @@ const distance = () => box.scrollHeight - box.scrollTop - box.clientHeight;
 
 function toEnd() {
   box.scrollTop = box.scrollHeight;
+  top = box.scrollTop;
 }
 
 function showJump() {
   jump.hidden = following || distance() <= NEAR;
+  if (jump.hidden) return;
   const words = unseen ? `${unseen.toLocaleString("en")} new line${unseen === 1 ? "" : "s"}` : "Jump to the latest";
   jump.querySelector("span").textContent = words;
 }
 
+// Only going up ends the following: lines that turn out higher than thought move the end, too.
 box.addEventListener("scroll", () => {
-  following = distance() <= NEAR;
+  if (distance() <= NEAR) following = true;
+  else if (box.scrollTop < top) following = false;
+  top = box.scrollTop;
   if (following) unseen = 0;
   showJump();
 }, { passive: true });
@@ -111,7 +127,9 @@ jump.addEventListener("click", () => {
   box.focus({ preventScroll: true });
 });
 
-new ResizeObserver(() => { if (following) toEnd(); }).observe(box);
+const sizes = new ResizeObserver(() => { if (following) toEnd(); });
+sizes.observe(box);
+sizes.observe(list);
 
 const CONNECTION = { open: "Live", lost: "Reconnecting…", ended: "Ended" };
 

@@ -292,6 +292,7 @@ def test_a_log_of_100_000_lines_stays_quick(member: Page, seeded: Any) -> None:
     began = member.evaluate("performance.now()")
     for _ in range(100):
         last = member.evaluate(PUSH, 1000)
+    expect(member.locator(f"#L{last}")).to_be_in_viewport()
     took = member.evaluate("performance.now()") - began
     found = numbers(member)
     assert found[-1] == last == 100_009
