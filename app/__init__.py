@@ -56,7 +56,12 @@ def configure(app: APIFlask, config: Settings) -> None:
         SECRET_KEY=config.secret_key,
         SECRET_KEY_FALLBACKS=config.secret_keys[1:],
         SQLALCHEMY_DATABASE_URI=config.database_url,
-        SQLALCHEMY_ENGINE_OPTIONS={"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20},
+        SQLALCHEMY_ENGINE_OPTIONS={
+            "pool_pre_ping": True,
+            "pool_size": 10,
+            "max_overflow": 20,
+            "connect_args": {"connect_timeout": 5},
+        },
         BOOTSTRAP_SERVE_LOCAL=True,
         MAIL_SERVER=config.mail_server,
         MAIL_PORT=config.mail_port,

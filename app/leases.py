@@ -62,20 +62,17 @@ def _hello(attempt: int) -> str:
     return "Started." if attempt == 1 else f"Started again, attempt {attempt}."
 
 
-class Lease:
-    """One attempt's hold on its job. Use as a context manager: renewing begins and ends with it."""
+class Hold:
+    """Something that this worker has for a while. As a context manager: renewing begins and ends with it."""
 
-    def __init__(self, claim: Claim, span: timedelta) -> None:
-        self.claim = claim
-        self.job_id, self.owner_id, self.attempt = claim.job_id, claim.owner_id, claim.attempt
-        self.ticker = Ticker(self._write_progress, time.monotonic)
-        self._span = span
+    def __init__(self, name: str, span: timedelta) -> None:
+        self._name, self._span = name, span
         self._interruption: type[Interruption] | None = None
         self._break_off: Callable[[], None] | None = None
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(
-            target=self._keep, args=(_app(),), name=f"lease-{self.job_id}", daemon=True
+            target=self._keep, args=(_app(),), name=f"lease of {name}", daemon=True
         )
 
     def __enter__(self) -> Self:
@@ -88,7 +85,9 @@ class Lease:
         self._ended.set()
         self._thread.join(timeout=5)
 
-    # What running code calls.
+    def renew(self, conn: Connection) -> type[Interruption] | None:
+        """Prolong the lease; why the work must stop, if it must."""
+        raise NotImplementedError
 
     def check(self) -> None:
         """Raise Cancelled, LeaseLost or Stopping if this attempt must stop."""
@@ -106,6 +105,60 @@ class Lease:
         finally:
             with self._lock:
                 self._break_off = None
+
+    # The renewing thread.
+
+    def _keep(self, app: Flask) -> None:
+        with app.app_context():
+            last = time.monotonic()
+            while not self._ended.wait(HEARTBEAT):
+                last = self._beat(last)
+                if self._interruption:
+                    self._call_break_off()
+
+    def _beat(self, last: float) -> float:
+        """Renew once; `last` is when it last worked (monotonic seconds). Returns the new `last`."""
+        if stopping.is_set():
+            self._interrupt(Stopping)
+        try:
+            with db.engine.begin() as conn:
+                reason = self.renew(conn)
+        except SQLAlchemyError as error:
+            log.warning("The lease of %s could not be renewed (%s).", self._name, error)
+            # By now another worker may hold it: stop before doing work twice.
+            if time.monotonic() - last > self._span.total_seconds():
+                self._interrupt(LeaseLost)
+            return last
+        if reason:
+            self._interrupt(reason)
+        return time.monotonic()
+
+    def _interrupt(self, reason: type[Interruption]) -> None:
+        if self._interruption is None or reason is LeaseLost:
+            self._interruption = reason
+
+    def _call_break_off(self) -> None:
+        with self._lock:
+            action = self._break_off
+            if action is not None:
+                try:
+                    action()
+                except Exception:
+                    log.exception("Breaking off %s failed; it stops at its next progress.", self._name)
+
+
+class Lease(Hold):
+    """One attempt's hold on its job."""
+
+    def __init__(self, claim: Claim, span: timedelta) -> None:
+        super().__init__(f"job {claim.job_id}", span)
+        self.claim = claim
+        self.job_id, self.owner_id, self.attempt = claim.job_id, claim.owner_id, claim.attempt
+        self.ticker = Ticker(self._write_progress, time.monotonic)
+
+    def renew(self, conn: Connection) -> type[Interruption] | None:
+        ours, cancel = jobs.renew(conn, self.claim, self._span)
+        return LeaseLost if not ours else Cancelled if cancel else None
 
     def log(self, text: str, level: str = "info") -> None:
         """Append a line; raises LeaseLost if the job is another's now."""
@@ -183,48 +236,6 @@ class Lease:
                 update(Job).where(*jobs.held(self.claim)).values(progress_done=done, progress_total=total)
             )
         events.publish_progress(self.job_id, self.owner_id, done, total, "rows")
-
-    # The renewing thread.
-
-    def _keep(self, app: Flask) -> None:
-        with app.app_context():
-            last = time.monotonic()
-            while not self._ended.wait(HEARTBEAT):
-                last = self._beat(last)
-                if self._interruption:
-                    self._call_break_off()
-
-    def _beat(self, last: float) -> float:
-        """Renew once; `last` is when it last worked (monotonic seconds). Returns the new `last`."""
-        if stopping.is_set():
-            self._interrupt(Stopping)
-        try:
-            with db.engine.begin() as conn:
-                ours, cancel = jobs.renew(conn, self.claim, self._span)
-        except SQLAlchemyError as error:
-            log.warning("The lease of job %s could not be renewed (%s).", self.job_id, error)
-            # By now another worker may hold the job: stop before doing work twice.
-            if time.monotonic() - last > self._span.total_seconds():
-                self._interrupt(LeaseLost)
-            return last
-        if not ours:
-            self._interrupt(LeaseLost)
-        elif cancel:
-            self._interrupt(Cancelled)
-        return time.monotonic()
-
-    def _interrupt(self, reason: type[Interruption]) -> None:
-        if self._interruption is None or reason is LeaseLost:
-            self._interruption = reason
-
-    def _call_break_off(self) -> None:
-        with self._lock:
-            action = self._break_off
-            if action is not None:
-                try:
-                    action()
-                except Exception:
-                    log.exception("Breaking off job %s failed; it stops at its next progress.", self.job_id)
 
 
 def announce(conn: Connection, job_id: UUID, attempt: int, name: str) -> int:

@@ -152,6 +152,12 @@ class Writer(ABC):
         self._add(view)
         self.bytes += len(view)
 
+    def append(self, key: str) -> None:
+        """Add a whole stored object, copied by the storage itself where it can; raises ObjectMissing."""
+        if self._settled:
+            raise ValueError(f"The writer of {self.key} was committed or aborted; it takes no more bytes.")
+        self.bytes += self._append(checked_key(key))
+
     def commit(self) -> Stored:
         """Make the object visible, whole and durable."""
         if self._settled:
@@ -176,6 +182,10 @@ class Writer(ABC):
 
     @abstractmethod
     def _add(self, block: memoryview) -> None: ...
+
+    @abstractmethod
+    def _append(self, key: str) -> int:
+        """The number of bytes added."""
 
     @abstractmethod
     def _publish(self) -> None: ...

@@ -6,13 +6,13 @@ import base64
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 PART = 8 * MIB
+# What S3 takes as a part: at least 5 MiB unless it is the last; at most 5 GiB by a copy inside the bucket.
+SMALLEST_PART, LARGEST_COPY = 5 * MIB, 5 * 1024 * MIB
 # S3 takes 10,000 parts an object. Every 1,000 parts they double: 8 GiB go by before they cost more memory,
 # and 5 TiB, the largest object, fit.
 PARTS_OF_A_SIZE = 1_000
@@ -217,6 +219,32 @@ class S3Writer(Writer):
             if block:
                 self._send()
 
+    def _append(self, key: str) -> int:
+        size = self._storage.stat(key).bytes
+        if self._part or size < SMALLEST_PART:
+            # S3 takes no small part but the last: these bytes go through us.
+            for block in self._storage.open(key):
+                self._add(memoryview(block))
+            return size
+        with translating(self.filename):
+            for start in range(0, size, LARGEST_COPY):
+                self._fly(self._copy, self._number, key, start, min(size, start + LARGEST_COPY))
+        return size
+
+    def _copy(self, number: int, key: str, start: int, end: int) -> CompletedPartTypeDef:
+        copied = self._storage.client.upload_part_copy(
+            Bucket=self._storage.bucket,
+            Key=self._name,
+            UploadId=self._upload_id,
+            PartNumber=number,
+            CopySource={"Bucket": self._storage.bucket, "Key": self._storage.name(key)},
+            CopySourceRange=f"bytes={start}-{end - 1}",
+        )["CopyPartResult"]
+        done: CompletedPartTypeDef = {"PartNumber": number, "ETag": copied["ETag"]}
+        if "ChecksumCRC32" in copied:
+            done["ChecksumCRC32"] = copied["ChecksumCRC32"]
+        return done
+
     @property
     def _number(self) -> int:
         """The number of the part being filled, from 1."""
@@ -224,13 +252,17 @@ class S3Writer(Writer):
 
     def _send(self) -> None:
         with translating(self.filename):
-            if self._pool is None:
-                self._begin()
-            assert self._pool is not None
-            while len(self._flying) >= IN_FLIGHT:
-                self._land()
             part, self._part = self._part, bytearray()
-            self._flying.append(self._pool.submit(self._upload, self._number, part))
+            self._fly(self._upload, self._number, part)
+
+    def _fly(self, work: Callable[..., CompletedPartTypeDef], *args: Any) -> None:
+        """Do a part's work in the background, once there is room for it."""
+        if self._pool is None:
+            self._begin()
+        assert self._pool is not None
+        while len(self._flying) >= IN_FLIGHT:
+            self._land()
+        self._flying.append(self._pool.submit(work, *args))
 
     def _begin(self) -> None:
         begun = self._storage.client.create_multipart_upload(
@@ -270,7 +302,8 @@ class S3Writer(Writer):
             if self._pool is None:
                 self._put()
             else:
-                self._send()
+                if self._part:
+                    self._send()
                 while self._flying:
                     self._land()
                 self._complete()

@@ -661,3 +661,28 @@ def test_any_name_makes_a_header(filename: str) -> None:
 )
 def test_names_are_offered_for_old_and_new_browsers(filename: str, header: str) -> None:
     assert disposition(filename) == header
+
+
+@pytest.mark.parametrize("sizes", [(0, 3), (6 * MIB, 7 * MIB, 11), (6 * MIB, MIB, 9 * MIB), (20 * MIB,)])
+def test_objects_are_joined_in_order(storage: Storage, sizes: tuple[int, ...]) -> None:
+    contents = [os.urandom(size) for size in sizes]
+    for number, content in enumerate(contents):
+        with storage.writer(f"parts/{number}", content_type="text/csv", filename="part") as part:
+            part.write(content)
+            part.commit()
+    with storage.writer(KEY, content_type="text/csv", filename="whole.csv") as writer:
+        writer.write(b"head;")
+        for number in range(len(contents)):
+            writer.append(f"parts/{number}")
+        writer.write(b";tail")
+        stored = writer.commit()
+    assert stored.bytes == storage.stat(KEY).bytes == sum(sizes) + 10
+    assert b"".join(storage.open(KEY)) == b"head;" + b"".join(contents) + b";tail"
+
+
+def test_joining_what_is_missing_publishes_nothing(storage: Storage) -> None:
+    whole = storage.writer(KEY, content_type="text/csv", filename="whole.csv")
+    with whole as writer, pytest.raises(ObjectMissing):
+        writer.append("parts/none")
+    with pytest.raises(ObjectMissing):
+        storage.stat(KEY)
