@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
-from typing import Any
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from apiflask import APIBlueprint, APIFlask
@@ -28,6 +30,9 @@ from app.web.hub import Hub, Stream
 from app.web.people import me
 from app.web.sse import Frame
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 log = logging.getLogger(__name__)
 stream = APIBlueprint("stream", __name__, enable_openapi=False)
 
@@ -42,6 +47,7 @@ HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 def init_app(app: APIFlask, config: Settings) -> None:
     app.extensions["waybill.hub"] = Hub(app, config.redis_url)
     app.register_blueprint(stream)
+    app.wsgi_app = ShallowWait(app.wsgi_app)  # type: ignore[method-assign]
 
 
 @stream.before_request
@@ -84,6 +90,31 @@ def lines(job_id: UUID) -> dict[str, Any]:
     """At most `PAGE` lines after `?after=`, for those who cannot hold a stream open."""
     found = events.after(jobs.find(me(), job_id).id, _position() or 0, PAGE)
     return {"items": [line.as_json() for line in found]}
+
+
+class ShallowWait:
+    """WSGI middleware that lets a stream wait on the server's short stack alone.
+
+    A greenlet keeps whatever memory its stack ever touched. A request goes deep and a stream waits for hours,
+    so the request is answered on a stack of its own that is given back: 7 KB less for each open stream.
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not environ["PATH_INFO"].endswith("/events"):
+            return self._app(environ, start_response)
+        answer: Future[Iterable[bytes]] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(self._app(environ, start_response))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        return answer.result()
 
 
 class JobEvents:

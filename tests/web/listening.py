@@ -53,7 +53,7 @@ class Listener:
     def wait(self, condition: Callable[[Self], object], seconds: float = 10.0) -> Self:
         deadline = time.monotonic() + seconds
         while not condition(self):
-            assert time.monotonic() < deadline, f"waited in vain; ended: {self.ended}, events: {self.events[-5:]}"
+            assert time.monotonic() < deadline, f"in vain; ended: {self.ended}, events: {self.events[-5:]}"
             time.sleep(0.01)
         return self
 

@@ -1,4 +1,4 @@
-"""The app as gunicorn serves it, but its hub goes round ten times as fast: `gunicorn tests.web.swift:app()`."""
+"""The app, but its hub goes round ten times as fast: `gunicorn tests.web.swift:app()`."""
 
 from __future__ import annotations
 
