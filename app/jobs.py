@@ -15,7 +15,6 @@ from sqlalchemy.exc import IntegrityError
 
 from app import dispatch, events, formats, links, settings
 from app.errors import Conflict, InvalidRequest, NotFound, TooMany
-from app.exports import COMPRESSIONS
 from app.extensions import db
 from app.models import job as transitions
 from app.models.artifact import Artifact
@@ -57,9 +56,8 @@ def request_export(
     asked = _fingerprint(report.key, raw_params, format, dialect, compression)
     if idempotency_key and (earlier := _earlier(user, idempotency_key, asked)):
         return earlier
-    _, dialect = formats.find(format, dialect)
-    if compression not in COMPRESSIONS:
-        raise InvalidRequest(f"There is no compression {compression!r}. Use {' or '.join(COMPRESSIONS)}.")
+    found, dialect = formats.find(format, dialect)
+    formats.check_compression(found, compression)
     params = report.params.validate(raw_params, now=database_now(), tz=UTC)
     job = Job(
         kind="export",

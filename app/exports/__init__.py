@@ -9,14 +9,13 @@ from sqlalchemy.exc import DBAPIError
 
 from app import settings
 from app.errors import Cancelled, LeaseLost, Stopping, WaybillError
-from app.exports.flow import COMPRESSIONS
 from app.exports.order import Order
 from app.exports.produce import produce
 from app.extensions import db
 from app.leases import Lease
 from app.models.job import Job
 
-__all__ = ["COMPRESSIONS", "run"]
+__all__ = ["run"]
 
 log = logging.getLogger(__name__)
 

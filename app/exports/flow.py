@@ -9,10 +9,8 @@ from typing import Any
 from isal import isal_zlib
 
 from app.errors import IncompleteArtifact
-from app.formats import Counter
+from app.formats import Counter, Zipped
 from app.storage import Storage, Stored, Writer
-
-COMPRESSIONS = ("none", "gzip")
 
 
 @dataclass
@@ -40,9 +38,17 @@ class Flow:
             self.size += len(data)
 
 
-def compressor(compression: str) -> Any:
-    # ISA-L at level 1: as small as zlib's default, at a seventh of its time. 31: a gzip header and trailer.
-    return isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31) if compression == "gzip" else None
+def compressor(compression: str, inner: str) -> Any:
+    """Has `compress(block)` and `flush()`; None for no compression. `inner` is the file's name in a zip."""
+    match compression:
+        case "gzip":
+            # ISA-L at level 1: as small as zlib's default, at a seventh of its time.
+            # 31: a gzip header and trailer.
+            return isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31)
+        case "zip":
+            return Zipped(inner)
+        case _:
+            return None
 
 
 def reconcile(rows: int, flow: Flow) -> None:

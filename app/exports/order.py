@@ -15,6 +15,9 @@ from app.models.job import Job
 from app.models.user import User
 from app.reports import Report, registry
 
+EXTENSIONS = {"none": "", "gzip": ".gz", "zip": ".zip"}
+CONTENT_TYPES = {"gzip": "application/gzip", "zip": "application/zip"}
+
 
 @dataclass(frozen=True)
 class Order:
@@ -44,8 +47,8 @@ class Order:
 
     @property
     def extension(self) -> str:
-        return self.format.extension + (".gz" if self.compression == "gzip" else "")
+        return self.format.extension + EXTENSIONS[self.compression]
 
     @property
     def content_type(self) -> str:
-        return "application/gzip" if self.compression == "gzip" else self.format.content_type
+        return CONTENT_TYPES.get(self.compression, self.format.content_type)

@@ -17,11 +17,12 @@ from app.errors import (
 )
 from app.exports.flow import Flow, compressor, found_whole, reconcile
 from app.exports.order import Order
+from app.formats import Unfit, Writing
 from app.leases import Lease
 from app.models.artifact import Artifact
 from app.reports import SqlReport, Statement, compose, statement
 from app.sources import Reading, Source, open_source
-from app.storage import Storage, artifact_key
+from app.storage import Storage, Stored, artifact_key
 
 
 def produce(lease: Lease, order: Order) -> None:
@@ -33,12 +34,7 @@ def produce(lease: Lease, order: Order) -> None:
     lease.log(f"Connecting to the source {order.report.source!r}.")
     with source.reading() as reading, lease.breaking_off(reading.break_off):
         lease.log(f"Reading one snapshot of {_clock_time(reading.snapshot_at)}, writing {_spoken(order)}.")
-        with storage.writer(key, content_type=order.content_type, filename=filename) as writer:
-            flow = Flow(writer, order.format.counter(), compressor(order.compression))
-            rows = _stream(lease, order, reading, flow)
-            reconcile(rows, flow)
-            lease.check()
-            stored = writer.commit()
+        stored, flow = _written(lease, order, reading, storage, key, filename)
     found_whole(storage, stored, flow)
     receipt = _receipt(lease, order, reading, flow)
     published = lease.succeed(
@@ -49,19 +45,39 @@ def produce(lease: Lease, order: Order) -> None:
         storage.delete(key)
 
 
-def _stream(lease: Lease, order: Order, reading: Reading, flow: Flow) -> int:
+def _written(
+    lease: Lease, order: Order, reading: Reading, storage: Storage, key: str, filename: str
+) -> tuple[Stored, Flow]:
+    """The whole file, stored and reconciled; begun anew when a column must be wider than it seemed."""
+    texts: set[int] = set()
+    while True:
+        writing = order.format.writing(order.dialect, texts=texts)
+        try:
+            with storage.writer(key, content_type=order.content_type, filename=filename) as writer:
+                inner = filename.removesuffix(f".{order.compression}")
+                flow = Flow(writer, order.format.counter(), compressor(order.compression, inner))
+                rows = _stream(lease, order, reading, writing, flow)
+                reconcile(rows, flow)
+                lease.check()
+                stored = writer.commit()
+        except Unfit as unfit:
+            lease.log(f"{unfit} Starting the file again with text in this column.")
+            texts.add(unfit.position)
+        else:
+            for note in writing.notes:
+                lease.log(note)
+            return stored, flow
+
+
+def _stream(lease: Lease, order: Order, reading: Reading, writing: Writing, flow: Flow) -> int:
     """Move the whole result; returns the rows read, as the source counted them."""
-    options = order.format.copy_options(order.dialect)
-    if isinstance(order.report, SqlReport) and options:
-        return _copy(lease, statement(order.report, order.values, order.user), reading, flow, options)
-    return _rows(lease, order, reading, flow)
-
-
-def _copy(lease: Lease, query: Statement, reading: Reading, flow: Flow, options: str) -> int:
+    if not isinstance(order.report, SqlReport):
+        return _rows(lease, order, reading, writing, flow)
+    query = statement(order.report, order.values, order.user)
     total = reading.estimate(query.sql, query.values)
     lease.log(f"The database expects about {total:,} rows.")
     lease.progress(0, total)
-    for block in reading.copy(query.sql, query.values, options):
+    for block in _query(query, reading, writing):
         flow.write(block)
         lease.progress(reading.rows_read)
     flow.close()
@@ -69,12 +85,23 @@ def _copy(lease: Lease, query: Statement, reading: Reading, flow: Flow, options:
     return reading.rows_read
 
 
-def _rows(lease: Lease, order: Order, reading: Reading, flow: Flow) -> int:
+def _query(query: Statement, reading: Reading, writing: Writing) -> Iterator[bytes]:
+    """The file as the database writes it if it can, else made from its columns."""
+    copy = writing.copy(lambda: reading.fields(query.sql, query.values))
+    if copy:
+        yield copy.head
+        yield from reading.copy(query.sql, query.values, copy)
+    else:
+        fields = reading.fields(query.sql, query.values)
+        yield from writing.batches(fields, reading.batches(query.sql, query.values))
+
+
+def _rows(lease: Lease, order: Order, reading: Reading, writing: Writing, flow: Flow) -> int:
     context = _Context(lease, reading, order)
     counted = _Counted()
     columns = [column.name for column in order.report.columns or ()]
     rows = counted(order.report.rows(order.values, context), len(columns))
-    for block in order.format.encode(columns, rows, order.dialect):
+    for block in writing.rows(columns, rows):
         flow.write(block)
         lease.check()
     flow.close()
@@ -162,7 +189,8 @@ def _source(name: str) -> Source:
 
 
 def _spoken(order: Order) -> str:
-    return f"{order.format.title} ({order.dialect}{', gzip' if order.compression == 'gzip' else ''})"
+    spoken = [order.dialect, *([order.compression] if order.compression != "none" else [])]
+    return f"{order.format.title} ({', '.join(spoken)})"
 
 
 def _clock_time(at: datetime) -> str:

@@ -61,7 +61,9 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
         Index("ix_jobs_owner", "owner_id", "created_at", "id"),
         Index("ix_jobs_created", "created_at", "id"),
         Index("ix_jobs_definition", "kind", "definition", "created_at"),
-        Index("ix_jobs_unfinished", "queue", "created_at", postgresql_where="status IN ('queued', 'running')"),
+        Index(
+            "ix_jobs_unfinished", "queue", "created_at", postgresql_where="status IN ('queued', 'running')"
+        ),
         Index("uq_jobs_idempotency", "owner_id", "idempotency_key", unique=True),
     )
 
@@ -74,7 +76,7 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
     # Frozen: relative dates are absolute already.
     params: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     format: Mapped[str] = mapped_column(String(20), default="csv")
-    dialect: Mapped[str] = mapped_column(String(20), default="machine")
+    dialect: Mapped[str] = mapped_column(String(40), default="machine")
     compression: Mapped[str] = mapped_column(String(10), default="none")
     queue: Mapped[str] = mapped_column(String(20), default="default")
     # The job this one repeats ("run again with the same parameters").
@@ -103,7 +105,9 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
     error_code: Mapped[str | None] = mapped_column(String(50))
     error_message: Mapped[str | None] = mapped_column(Text)
 
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+    created_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.clock_timestamp()
+    )
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
@@ -179,7 +183,9 @@ def held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     return (Job.id == claim.job_id, Job.attempt == claim.attempt, Job.status == RUNNING)
 
 
-def finish(conn: Connection, claim: Claim, status: str, *, code: str | None = None, message: str | None = None) -> bool:
+def finish(
+    conn: Connection, claim: Claim, status: str, *, code: str | None = None, message: str | None = None
+) -> bool:
     """running -> succeeded, failed or cancelled, by the attempt that holds the job."""
     return _change(
         conn,
@@ -192,7 +198,9 @@ def finish(conn: Connection, claim: Claim, status: str, *, code: str | None = No
     )
 
 
-def requeue(conn: Connection, claim: Claim, *, after: timedelta = timedelta(0), forgive: bool = False) -> bool:
+def requeue(
+    conn: Connection, claim: Claim, *, after: timedelta = timedelta(0), forgive: bool = False
+) -> bool:
     """running -> queued: to be tried again after a pause; `forgive` gives the attempt back."""
     return _change(
         conn,
@@ -205,7 +213,9 @@ def requeue(conn: Connection, claim: Claim, *, after: timedelta = timedelta(0), 
     )
 
 
-def withdraw(conn: Connection, job_id: UUID, status: str, *, code: str | None = None, message: str | None = None) -> bool:
+def withdraw(
+    conn: Connection, job_id: UUID, status: str, *, code: str | None = None, message: str | None = None
+) -> bool:
     """queued -> cancelled or failed, before anybody has it."""
     return _change(
         conn,

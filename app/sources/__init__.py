@@ -15,6 +15,9 @@ from pkgutil import iter_modules
 from typing import Any
 
 from app.errors import BadSettings
+from app.sources._typed import Batch, Copy, Field
+
+__all__ = ["Batch", "Copy", "Field", "Reading", "Source", "open_source"]
 
 
 class Source(ABC):
@@ -31,20 +34,24 @@ class Reading(ABC):
     """A read-only transaction that sees one state of the source. Errors are SourceDown or QueryFailed."""
 
     snapshot_at: datetime
-    # Rows handed out by the last `copy` or `rows`, as the source counted them.
+    # Rows handed out by the last `copy`, `batches` or `rows`, as the source counted them.
     rows_read: int
 
     @abstractmethod
-    def copy(self, sql: str, values: Mapping[str, Any], options: str) -> Iterator[bytes]:
-        """The query's result as the database itself writes it, in blocks."""
+    def copy(self, sql: str, values: Mapping[str, Any], copy: Copy) -> Iterator[bytes]:
+        """The query's result as the database itself writes it, in blocks of whole rows, without the head."""
+
+    @abstractmethod
+    def batches(self, sql: str, values: Mapping[str, Any]) -> Iterator[Batch]:
+        """The query's result by column, in batches of a few thousand rows, typed as `fields` says."""
 
     @abstractmethod
     def rows(self, sql: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         """The query's rows, streamed."""
 
     @abstractmethod
-    def columns(self, sql: str, values: Mapping[str, Any]) -> Sequence[str]:
-        """The names of the result's columns, without running the query."""
+    def fields(self, sql: str, values: Mapping[str, Any]) -> Sequence[Field]:
+        """The result's columns, without running the query."""
 
     @abstractmethod
     def estimate(self, sql: str, values: Mapping[str, Any]) -> int:
@@ -57,7 +64,8 @@ class Reading(ABC):
 
 @cache
 def _modules() -> dict[str, Any]:
-    modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+    names = (module.name for module in iter_modules(__path__) if not module.name.startswith("_"))
+    modules = [import_module(f"{__name__}.{name}") for name in names]
     return {scheme: module for module in modules for scheme in module.SCHEMES}
 
 

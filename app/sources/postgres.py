@@ -16,6 +16,7 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from app.errors import QueryFailed, SourceDown, WaybillError
 from app.sources import Reading, Source
+from app.sources._typed import Batch, Copy, Field, Kind
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,28 @@ BLOCK = 1024 * 1024
 # Rows fetched at a time by a Python report's query.
 FETCH = 5000
 CONNECT_TIMEOUT = 10
+# By the types' numbers, which are the same in every PostgreSQL.
+_KINDS: dict[int, Kind] = {
+    16: "bool",
+    17: "bytes",
+    20: "int64",
+    21: "int16",
+    23: "int32",
+    25: "text",
+    26: "int64",  # oid
+    114: "json",
+    700: "float32",
+    701: "float64",
+    1042: "text",  # char(n)
+    1043: "text",  # varchar
+    1082: "date",
+    1083: "time",
+    1114: "datetime",
+    1184: "instant",
+    1700: "decimal",
+    2950: "uuid",
+    3802: "json",  # jsonb
+}
 # SQLSTATEs of a connection that ends: connection exceptions, and the server's shutdowns.
 _CUT = ("08", "57P")
 
@@ -78,15 +101,25 @@ class PostgresReading(Reading):
             assert row is not None
             self.snapshot_at: datetime = row[0]
 
-    def copy(self, sql: str, values: Mapping[str, Any], options: str) -> Iterator[bytes]:
+    def copy(self, sql: str, values: Mapping[str, Any], copy: Copy) -> Iterator[bytes]:
         self.rows_read = 0
-        query = f"COPY ({self._composed(sql, values)}\n) TO STDOUT WITH ({options})"
+        composed = f"{copy.before}{self._composed(sql, values)}\n{copy.after}"
+        query = f"COPY ({composed}) TO STDOUT WITH ({copy.options})"
         with self._translated():
             for block in self._wire.copy_out(query.encode()):
                 # Exact at the end; on the way it says how far the copy is (the header counts as a row).
                 self.rows_read += len(block)
-                yield b"".join(block)
+                yield _joined(block, copy.line_end)
         self.rows_read = self._wire.rows
+
+    def batches(self, sql: str, values: Mapping[str, Any]) -> Iterator[Batch]:
+        # Arrow is heavy: a worker that writes only CSV never loads it.
+        from app.sources import _delimited
+
+        fields = self.fields(sql, values)
+        for block in self.copy(sql, values, Copy("FORMAT csv, ENCODING 'UTF8'")):
+            if block:
+                yield _delimited.batch(block, fields)
 
     def rows(self, sql: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         self.rows_read = 0
@@ -97,10 +130,10 @@ class PostgresReading(Reading):
                 self.rows_read += 1
                 yield row
 
-    def columns(self, sql: str, values: Mapping[str, Any]) -> Sequence[str]:
+    def fields(self, sql: str, values: Mapping[str, Any]) -> Sequence[Field]:
         with self._translated(), self._conn.cursor() as cursor:
             cursor.execute(f"SELECT * FROM ({self._composed(sql, values)}\n) AS report LIMIT 0".encode())
-            return [column.name for column in cursor.description or ()]
+            return [_field(column) for column in cursor.description or ()]
 
     def estimate(self, sql: str, values: Mapping[str, Any]) -> int:
         with self._translated(), self._conn.cursor() as cursor:
@@ -193,6 +226,17 @@ class _Wire:
     def _wait(self) -> None:
         self._poll.poll(1000)
         self._pgconn.consume_input()
+
+
+def _joined(rows: Sequence[bytes], line_end: bytes) -> bytes:
+    """Rows as the server wrote them, each ended by one line feed, with line ends of one's own."""
+    if line_end == b"\n" or not rows:
+        return b"".join(rows)
+    return line_end.join([row[:-1] for row in rows]) + line_end
+
+
+def _field(column: psycopg.Column) -> Field:
+    return Field(column.name, _KINDS.get(column.type_code, "other"), column.precision, column.scale)
 
 
 def _first_line(error: psycopg.Error) -> str:

@@ -21,8 +21,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
 from app import formats, jobs, settings
-from app.errors import InvalidParams, NotFound, TooMany
-from app.exports import COMPRESSIONS
+from app.errors import InvalidParams, InvalidRequest, NotFound, TooMany
 from app.extensions import db
 from app.models.job import SUCCEEDED, Job
 from app.models.user import User
@@ -85,7 +84,7 @@ def ask() -> Response | tuple[str, int]:
     except InvalidParams as error:
         form.errors = error.errors
         return _page(form), error.status
-    except TooMany as error:
+    except (InvalidRequest, TooMany) as error:
         form.trouble = error.message
         return _page(form), error.status
     return redirect(url_for("jobs.show", job_id=job.id), 303)
@@ -173,7 +172,7 @@ class Form:
     def __post_init__(self) -> None:
         if self.posted is not None:
             self.format = self.posted.get("format", self.format)
-            self.dialect = self.posted.get("dialect") or None
+            self.dialect = self.posted.get(f"dialect-{self.format}") or self.posted.get("dialect") or None
             self.compression = self.posted.get("compression", self.compression)
 
     def take(self, job: Job) -> None:
@@ -219,7 +218,7 @@ def _page(form: Form) -> str:
         form=form,
         usual=history([report.key]).get(report.key),
         formats=formats.formats().values(),
-        compressions=COMPRESSIONS,
+        compressions=formats.Format.compressions,
         words=EXAMPLES,
         listening=jobs.listening(report.queue),
     )

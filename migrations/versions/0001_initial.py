@@ -6,8 +6,8 @@ Create Date: 2026-11-22 00:21:16.354440
 
 """
 
-from alembic import op
 import sqlalchemy as sa
+from alembic import op
 from sqlalchemy.dialects import postgresql
 
 # revision identifiers, used by Alembic.
@@ -81,7 +81,7 @@ def upgrade():
         sa.Column("owner_id", sa.Integer(), nullable=False),
         sa.Column("params", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("format", sa.String(length=20), nullable=False),
-        sa.Column("dialect", sa.String(length=20), nullable=False),
+        sa.Column("dialect", sa.String(length=40), nullable=False),
         sa.Column("compression", sa.String(length=10), nullable=False),
         sa.Column("queue", sa.String(length=20), nullable=False),
         sa.Column("parent_id", sa.Uuid(), nullable=True),

@@ -19,7 +19,6 @@ from werkzeug.wrappers import Response
 
 from app import formats, jobs
 from app.errors import InvalidParams, InvalidRequest
-from app.exports import COMPRESSIONS
 from app.models.artifact import Artifact
 from app.models.job import Job
 from app.params import json_schema
@@ -243,7 +242,7 @@ def format_json(format: formats.Format) -> dict[str, Any]:
         "extension": format.extension,
         "content_type": format.content_type,
         "dialects": list(format.dialects),
-        "compressions": list(COMPRESSIONS),
+        "compressions": list(format.compressions),
     }
 
 

@@ -96,11 +96,11 @@ class ExportRequest(Question):
     format: str = Field("csv", max_length=20, description="One of the report's formats.")
     dialect: str | None = Field(
         None,
-        max_length=20,
+        max_length=40,
         description="One of the format's dialects; null is its first. For CSV that is `machine`: RFC 4180, "
         "every value as it is.",
     )
-    compression: Literal["none", "gzip"] = "none"
+    compression: Literal["none", "gzip", "zip"] = "none"
     fresh: bool = Field(
         False,
         description="Never join or reuse an earlier export. Every export is made anew today, so this changes "

@@ -1,0 +1,93 @@
+"""Python values as the text that PostgreSQL writes for them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, time, timedelta
+from decimal import Decimal
+from math import isfinite, isnan
+
+# What an array's element can't be without quotes.
+_QUOTED_ELEMENT = re.compile(r'[{},"\\\s]|^$|^null$', re.IGNORECASE)
+
+
+def as_text(value: object) -> str:
+    match value:
+        case str():
+            return value
+        case bool():
+            return "t" if value else "f"
+        case float():
+            return as_number(value)
+        case Decimal():
+            return str(value) if not value.is_finite() else format(value, "f")
+        case datetime():
+            text = value.isoformat(sep=" ")
+            return _zone_cut(_cut(text)) if value.tzinfo else _cut(text)
+        case time():
+            return _zone_cut(_cut(value.isoformat())) if value.tzinfo else _cut(value.isoformat())
+        case timedelta():
+            return duration(value)
+        case bytes() | bytearray() | memoryview():
+            return "\\x" + bytes(value).hex()
+        case Mapping():
+            return json.dumps(value, ensure_ascii=False, default=as_text)
+        case list() | tuple():
+            return _array(value)
+        case _:
+            return str(value)
+
+
+def as_number(value: float) -> str:
+    """The shortest text that gives the number back: 1.5, 1e+15, -0, NaN, -Infinity."""
+    if isnan(value):
+        return "NaN"
+    if not isfinite(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    text = repr(value)
+    if "e" in text:
+        return text
+    if abs(value) < 1e15:
+        return text.removesuffix(".0")
+    # From 1e15 on PostgreSQL writes an exponent, where Python does from 1e16 on.
+    digits = text.removesuffix(".0").removeprefix("-")
+    sign, fraction = "-" * (value < 0), digits[1:].rstrip("0")
+    return f"{sign}{digits[0]}{'.' + fraction if fraction else ''}e+{len(digits) - 1}"
+
+
+def duration(value: timedelta) -> str:
+    """ISO 8601: P1DT2H3M4.5S. Every part carries the sign, as PostgreSQL has it."""
+    sign, rest = ("-", -value) if value < timedelta() else ("", value)
+    minutes, seconds = divmod(rest.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    fraction = f".{rest.microseconds:06}".rstrip("0").rstrip(".")
+    parts = [(hours, "H", ""), (minutes, "M", ""), (seconds, "S", fraction)]
+    clock = "".join(f"{sign}{count}{extra}{unit}" for count, unit, extra in parts if count or extra)
+    days = f"{sign}{rest.days}D" if rest.days else ""
+    return f"P{days}{'T' + clock if clock else ''}" if days or clock else "PT0S"
+
+
+def _cut(text: str) -> str:
+    """Microseconds without the zeros at their end."""
+    return re.sub(r"(\.\d*?)0+(?=[+-]|$)", r"\1", text)
+
+
+def _zone_cut(text: str) -> str:
+    return text.removesuffix(":00")
+
+
+def _array(values: Sequence[object]) -> str:
+    return "{" + ",".join(map(_element, values)) + "}"
+
+
+def _element(value: object) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, list | tuple):
+        return _array(value)
+    text = as_text(value)
+    if not _QUOTED_ELEMENT.search(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
