@@ -95,6 +95,7 @@ class Run:
                 step.result = f"127.0.0.1:{server.port}"
         self.environ = self.environment()
         config = Settings.from_environ(self.environ)
+        refuse_silent_database(config)
         write_run_env(self.var / "run.env", self.environ)
         with self.terminal.step("Database migrations"):
             self.command(read_procfile()["release"])
@@ -305,6 +306,14 @@ def refuse_taken_port(port: int) -> None:
             ) from None
 
 
+def refuse_silent_database(config: Settings) -> None:
+    """A database of your own that does not answer is told in a sentence, not by a migration's traceback."""
+    try:
+        psycopg.connect(_libpq_url(config), connect_timeout=10).close()
+    except psycopg.OperationalError as error:
+        raise ChildFailed(f"The database of DATABASE_URL cannot be used: {str(error).strip()}") from None
+
+
 def write_run_env(path: Path, environ: Mapping[str, str]) -> None:
     """The settings for `flask` in a second terminal; for our eyes only, as passwords are in it."""
     names = {field.name.upper() for field in fields(Settings)}
@@ -334,9 +343,12 @@ def put_aside_long_logs(log: Path) -> None:
 
 
 def _exists(config: Settings, query: str, *values: str) -> bool:
-    url = config.database_url.replace("postgresql+psycopg://", "postgresql://", 1)
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(_libpq_url(config)) as connection:
         return connection.execute(f"{query} LIMIT 1".encode(), values).fetchone() is not None
+
+
+def _libpq_url(config: Settings) -> str:
+    return config.database_url.replace("postgresql+psycopg://", "postgresql://", 1)
 
 
 def _whole_number(name: str, text: str, most: int = 100_000_000) -> int:

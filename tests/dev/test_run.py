@@ -21,10 +21,10 @@ import pytest
 
 from app.dev.child import Child, ChildFailed, free_port
 from app.dev.embedded import Embedded
-from app.dev.run import only_one, refuse_taken_port, write_run_env
+from app.dev.run import only_one, refuse_silent_database, refuse_taken_port, write_run_env
 from app.dev.stack import NAMES, Stack, read_procfile, shell
 from app.dev.terminal import LogWatch, Terminal
-from app.settings import ROOT, read_env_file
+from app.settings import ROOT, Settings, read_env_file
 
 READY = re.compile(r"^Waybill is ready at (http://127\.0\.0\.1:\d+)$", re.MULTILINE)
 PARTS = ("app", "actors", "migrations", "templates", "Procfile", "wsgi.py", "gunicorn.conf.py")
@@ -59,6 +59,13 @@ def test_a_taken_port_is_named_with_the_way_out() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ChildFailed, match=rf"Port {port} is taken .* make run PORT={port + 1}"):
             refuse_taken_port(port)
+
+
+def test_a_database_of_your_own_that_is_silent_is_told_without_its_password() -> None:
+    config = Settings(database_url=f"postgresql+psycopg://me:secret@127.0.0.1:{free_port()}/x")
+    with pytest.raises(ChildFailed, match=r"DATABASE_URL cannot be used: .*refused") as failure:
+        refuse_silent_database(config)
+    assert "secret" not in failure.value.message
 
 
 def test_only_one_runs_from_a_folder(tmp_path: Path) -> None:
