@@ -13,24 +13,18 @@ import http.client
 import json
 import re
 import resource
-import secrets
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import psutil
 from apiflask import APIFlask
 
-from app.dev.child import free_port
-from app.dev.postgres import Postgres
-from app.dev.stack import Stack
-from app.dev.valkey import Valkey
+from benchmarks.stand import MB, median, percentile, processes, services, show
 
 STREAMS = 5000
 LINES = 20
@@ -61,7 +55,8 @@ def measure(streams: int) -> None:
     with ExitStack() as stack:
         environ = stack.enter_context(services())
         app, job, token, cookie = prepare(environ)
-        web = stack.enter_context(web_process(environ))
+        stood = stack.enter_context(processes(environ, "web"))
+        web = psutil.Process(stood["web"].pid)
         port = int(environ["PORT"])
         pages: dict[str, Callable[[], float]] = {
             "/healthz": lambda: answer_time(port, "/healthz", ""),
@@ -84,12 +79,12 @@ def measure(streams: int) -> None:
         ]
         rows += [page_row(name, ask, "idle") for name, ask in pages.items()]
         times = [reach(app, job, crowd) for _ in range(LINES)]
-        rows.append(("a line reaches the last, median", f"{sorted(times)[LINES // 2]:.2f} s", ""))
+        rows.append(("a line reaches the last, median", f"{median(times):.2f} s", ""))
         worst = f"a line reaches the last, worst of {LINES}"
         rows.append((worst, f"{max(times):.2f} s", f"under {LINE_LIMIT:.0f} s"))
         with talking(environ, job):
             rows += [page_row(name, ask, "a line a second") for name, ask in pages.items()]
-    show(rows)
+    show("Open streams on one web process", rows)
 
 
 # --- what is measured -----------------------------------------------------------------------------------
@@ -133,42 +128,17 @@ def answer_time(port: int, path: str, cookie: str) -> float:
 def memory(master: psutil.Process) -> float:
     """MB of the worker alone: what it shares with gunicorn's master is divided between them."""
     (worker,) = master.children()
-    return float(worker.memory_full_info().pss) / 1e6
-
-
-def percentile(values: list[float], percent: int) -> float:
-    return sorted(values)[min(len(values) * percent // 100, len(values) - 1)]
+    return float(worker.memory_full_info().pss) / MB
 
 
 # --- what it stands on ----------------------------------------------------------------------------------
 
 
-@contextmanager
-def services() -> Iterator[dict[str, str]]:
-    with tempfile.TemporaryDirectory(prefix="waybill-bench-") as name, ExitStack() as stack:
-        folder = Path(name)
-        folder.chmod(0o711)
-        (folder / "storage").mkdir()
-        postgres, valkey = Postgres(folder / "postgres", durable=False), Valkey(folder / "valkey")
-        for service in (postgres, valkey):
-            stack.callback(service.stop)
-            service.start()
-        port = free_port()
-        yield {
-            "ENVIRONMENT": "development",
-            "DATABASE_URL": postgres.url,
-            "REDIS_URL": valkey.url,
-            "STORAGE_URL": (folder / "storage").as_uri(),
-            "SECRET_KEY": secrets.token_hex(32),
-            "PORT": str(port),
-            "PUBLIC_URL": f"http://127.0.0.1:{port}",
-            "WEB_CONCURRENCY": "1",
-            "LOGS": name,
-        }
-
-
 def prepare(environ: dict[str, str]) -> tuple[APIFlask, tuple[UUID, int], str, str]:
-    """Migrate; make a person with a few jobs. The app, (job, owner), an API token and a session's cookie."""
+    """Migrate; make a person with one job to watch and a page of old ones.
+
+    The app, (job, owner), an API token and a session's cookie.
+    """
     from flask_migrate import upgrade
 
     from app import accounts, create_app
@@ -180,7 +150,10 @@ def prepare(environ: dict[str, str]) -> tuple[APIFlask, tuple[UUID, int], str, s
     with app.app_context():
         upgrade()
         user = accounts.create_user("bench@example.org", "correct horse battery staple")
-        made = [Job(kind="export", definition="tasks", title="Tasks", owner_id=user.id) for _ in range(50)]
+        made = [
+            Job(kind="export", definition="tasks", title="Tasks", owner_id=user.id, status=status)
+            for status in ["queued", *["cancelled"] * 50]
+        ]
         db.session.add_all(made)
         _, token = ApiToken.create(user, "bench")
         db.session.commit()
@@ -198,19 +171,6 @@ def sign_in(app: APIFlask) -> str:
     cookie = client.get_cookie("waybill")
     assert cookie is not None
     return f"waybill={cookie.value}"
-
-
-@contextmanager
-def web_process(environ: dict[str, str]) -> Iterator[psutil.Process]:
-    stack = Stack(environ, Path(environ["LOGS"]), ("web",))
-    stack.start()
-    try:
-        stack.wait_ready()
-        yield psutil.Process(stack["web"].pid)
-    finally:
-        begun = time.monotonic()
-        stack.stop()
-        print(f"The web process stopped in {time.monotonic() - begun:.1f} s.", file=sys.stderr)
 
 
 @contextmanager
@@ -301,12 +261,6 @@ class Reader(asyncio.Protocol):
 
 def say(**what: Any) -> None:
     print(json.dumps(what), flush=True)
-
-
-def show(rows: list[Row]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    for what, found, limit in rows:
-        print(f"{what:<{widths[0]}}  {found:>{widths[1]}}  {limit}".rstrip())
 
 
 if __name__ == "__main__":

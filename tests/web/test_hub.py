@@ -119,7 +119,8 @@ def test_who_reads_nothing_is_closed_and_cut(hub: Hub, ticket: Pass, member: Any
         for number in range(LIMIT + 2):
             events.publish_progress(job_id, member.id, number, None, "rows")
             if number % 100 == 99:
-                take(quick, lambda frame, done=number: b'"done":%d,' % done in frame.data)
+                said = b'"done":%d,' % number
+                take(quick, lambda frame: said in frame.data)  # noqa: B023
         until(lambda: slow.closed)
         assert slow.take() is None
         assert not quick.closed
