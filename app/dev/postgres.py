@@ -198,7 +198,13 @@ def _make_system_user(name: str) -> None:
         pwd.getpwnam(name)
     except KeyError:
         command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name]
-        subprocess.run(command, check=True, capture_output=True)
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ChildFailed(
+                f"PostgreSQL refuses to run as root, and its system user {name!r} could not be made ({error}). "
+                "Start Waybill as an ordinary user, or set DATABASE_URL to a PostgreSQL of your own."
+            ) from None
 
 
 def _socket_directory(directory: Path) -> Path:
