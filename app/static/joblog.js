@@ -1,7 +1,7 @@
 // The live log: appends lines as they come, each number once; stays at the end unless one scrolled up.
 
 // More than this the page does not hold; earlier lines are one link away.
-const KEPT = 5000;
+const KEPT = 2000;
 // How near to the end still counts as being there, in pixels.
 const NEAR = 24;
 // A burst is drawn no more often than this, in milliseconds; the first line of it at once.
