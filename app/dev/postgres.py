@@ -202,8 +202,8 @@ def _make_system_user(name: str) -> None:
             subprocess.run(command, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise ChildFailed(
-                f"PostgreSQL refuses to run as root, and its system user {name!r} could not be made ({error}). "
-                "Start Waybill as an ordinary user, or set DATABASE_URL to a PostgreSQL of your own."
+                f"PostgreSQL refuses to run as root, and a system user {name!r} could not be made "
+                f"({error}). Start Waybill as an ordinary user, or set DATABASE_URL to a PostgreSQL of your own."
             ) from None
 
 
