@@ -203,7 +203,7 @@ def _make_system_user(name: str) -> None:
         except (OSError, subprocess.CalledProcessError) as error:
             raise ChildFailed(
                 f"PostgreSQL refuses to run as root, and a system user {name!r} could not be made "
-                f"({error}). Start Waybill as an ordinary user, or set DATABASE_URL to a PostgreSQL of your own."
+                f"({error}). Start Waybill as an ordinary user, or set DATABASE_URL to your own PostgreSQL."
             ) from None
 
 
