@@ -1,4 +1,7 @@
-"""The docs tell all there is, and nothing that is not."""
+"""The docs tell all there is, and nothing that is not.
+
+`python -m tests.test_docs` writes the tables of settings anew.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from app.reports import Registry
 from app.settings import ROOT, Settings
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+WITH_SETTINGS = ("README.md", "docs/operator.md")
 REQUIRED = {"DATABASE_URL": "required", "REDIS_URL": "required", "STORAGE_URL": "required"}
 DEFAULTS = REQUIRED | {
     "SECRET_KEY": "required in production",
@@ -57,11 +61,15 @@ def default(item: Any) -> str:
     return f"`{str(item.default).lower() if isinstance(item.default, bool) else item.default}`"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/operator.md"])
+@pytest.mark.parametrize("name", WITH_SETTINGS)
 def test_every_setting_is_in_the_table_as_it_is_in_the_code(name):
-    found = re.search(r"<!-- settings -->\n(.*?)\n?<!-- /settings -->", page(name), re.DOTALL)
-    assert found is not None
-    assert found[1] == settings_table()
+    assert page(name) == with_settings(page(name)), "python -m tests.test_docs writes the table anew"
+
+
+def with_settings(text: str) -> str:
+    between = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
+    assert between.search(text)
+    return between.sub(lambda _: settings_table() + "\n", text)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -208,3 +216,8 @@ def test_every_link_leads_somewhere(path):
 def test_every_file_that_is_told_of_exists(path):
     for name in re.findall(r"(?<![\w/.])((?:app|actors|tests|migrations)/[\w./]*\w)", path.read_text()):
         assert (ROOT / name).exists(), name
+
+
+if __name__ == "__main__":
+    for name in WITH_SETTINGS:
+        (ROOT / name).write_text(with_settings(page(name)))

@@ -124,7 +124,8 @@ def _typed(default: object) -> str:
     "--format", "format_name", default="csv", show_default=True, metavar="NAME", help="How rows are written."
 )
 @click.option("--dialect", metavar="NAME", help="How the format is spoken, if in several ways.")
-@click.option("--gzip", is_flag=True, help="Compress the file.")
+@click.option("--gzip", "compression", flag_value="gzip", help="Compress the file with gzip.")
+@click.option("--zip", "compression", flag_value="zip", help="Put the file into a zip archive.")
 @click.option("--user", "email", metavar="EMAIL", help="In whose name; the first administrator if left out.")
 @click.option("--wait", is_flag=True, help="Show the log until the job is over; exits 1 unless it succeeded.")
 @click.option(
@@ -137,7 +138,7 @@ def create(
     pairs: tuple[str, ...],
     format_name: str,
     dialect: str | None,
-    gzip: bool,
+    compression: str | None,
     email: str | None,
     wait: bool,
     output: Path | None,
@@ -153,7 +154,7 @@ def create(
         raw_params(registry().get(key), own, pairs),
         format=format_name,
         dialect=dialect,
-        compression="gzip" if gzip else "none",
+        compression=compression or "none",
     )
     click.echo(f"Queued: {current().public_url.rstrip('/')}/jobs/{job.id}")
     if wait or output:

@@ -97,10 +97,10 @@ class ExportRequest(Question):
     dialect: str | None = Field(
         None,
         max_length=40,
-        description="One of the format's dialects; null is its first. For CSV that is `machine`: RFC 4180, "
-        "every value as it is.",
+        description="One of the format's dialects; null is its first. For CSV that is `machine` (RFC 4180, "
+        "every value as it is); the `spreadsheet` ones open rightly by a double click.",
     )
-    compression: Literal["none", "gzip", "zip"] = "none"
+    compression: str = Field("none", max_length=20, description="One of the format's compressions.")
     fresh: bool = Field(
         False,
         description="Never join or reuse an earlier export. Every export is made anew today, so this changes "
