@@ -4,7 +4,8 @@
 const KEPT = 2000;
 // How near to the end still counts as being there, in pixels.
 const NEAR = 24;
-// A burst is drawn no more often than this, in milliseconds; the first line of it at once.
+// A burst is drawn no more often than this, in milliseconds, and drawing takes a third of the time at most;
+// its first line is drawn at once.
 const BREATH = 100;
 // Where the browser keeps what one reads in place by itself, we must not do it again.
 const ANCHORS = CSS.supports("overflow-anchor", "auto");
@@ -19,7 +20,7 @@ const state = document.querySelector("[data-connection]");
 let last = Number(list.dataset.last);
 let waiting = [];
 let scheduled = false;
-let drawn = 0;
+let next = 0;
 let unseen = 0;
 let top = 0;
 let following = job.dataset.live === "yes" && !location.hash.startsWith("#L");
@@ -30,13 +31,14 @@ job.addEventListener("waybill:log", ({ detail }) => {
   waiting.push(detail);
   if (scheduled) return;
   scheduled = true;
-  const pause = drawn + BREATH - performance.now();
+  const pause = next - performance.now();
   // A hidden tab gets no animation frames.
   if (document.hidden || pause > 0) setTimeout(flush, Math.max(pause, 0));
   else requestAnimationFrame(flush);
 });
 
 function flush() {
+  const began = performance.now();
   scheduled = false;
   const lines = waiting.slice(-KEPT);
   waiting = [];
@@ -47,7 +49,8 @@ function flush() {
   if (following) toEnd();
   else unseen += lines.length;
   showJump();
-  drawn = performance.now();
+  const ended = performance.now();
+  next = ended + Math.max(BREATH, 2 * (ended - began));
 }
 
 function element({ number, at, level, text }) {

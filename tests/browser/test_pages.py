@@ -288,17 +288,19 @@ PUSH = """([first, count]) => {
 
 def test_a_log_of_100_000_lines_stays_quick(member: Page, seeded: Any) -> None:
     member.goto(seeded("running"))
-    began = member.evaluate("performance.now()")
+    took = []
     for first in range(10, 100_010, 1000):
+        began = member.evaluate("performance.now()")
         member.evaluate(PUSH, [first, 1000])
+        took.append(member.evaluate("performance.now()") - began)
     last = 100_009
     expect(member.locator(f"#L{last}")).to_be_in_viewport()
-    took = member.evaluate("performance.now()") - began
+    # The last lines cost what the first did.
+    assert sum(took[-30:]) < 4 * sum(took[:30]), took
     found = numbers(member)
     assert found[-1] == last
     assert found == list(range(found[0], last + 1))
     assert len(found) == 2000
-    assert took < 30_000, f"{took:.0f} ms for 100,000 lines"
     earlier = member.locator("[data-earlier]")
     expect(earlier).to_contain_text("98,009 earlier lines")
     expect(earlier).to_have_attribute("href", re.compile(rf"\?before={found[0]}$"))
