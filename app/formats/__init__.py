@@ -57,6 +57,10 @@ class Writing(ABC):
         """How PostgreSQL's COPY writes it all by itself; None: it can't."""
         return None
 
+    def typed(self, fields: Sequence[Field]) -> Sequence[Field]:
+        """The result's fields as `batches` wants them: some may have to be text."""
+        return fields
+
     def batches(self, fields: Sequence[Field], batches: Iterable[Batch]) -> Iterator[bytes]:
         """The file in blocks, header first. Raises Unfit."""
         rows = (row for batch in batches for row in batch.values())

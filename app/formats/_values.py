@@ -1,4 +1,4 @@
-"""Python values as the text that PostgreSQL writes for them."""
+"""Python values as the text that PostgreSQL writes for them, and names that no other column has."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from datetime import datetime, time, timedelta
 from decimal import Decimal
 from math import isfinite, isnan
 
+# PostgreSQL's limit for names, in bytes.
+NAME_BYTES = 63
 # What an array's element can't be without quotes.
 _QUOTED_ELEMENT = re.compile(r'[{},"\\\s]|^$|^null$', re.IGNORECASE)
 
@@ -67,6 +69,23 @@ def duration(value: timedelta) -> str:
     clock = "".join(f"{sign}{count}{extra}{unit}" for count, unit, extra in parts if count or extra)
     days = f"{sign}{rest.days}D" if rest.days else ""
     return f"P{days}{'T' + clock if clock else ''}" if days or clock else "PT0S"
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, a number added to those that stood there before: a, a_2, a_3."""
+    found: dict[str, None] = {}
+    for name in names:
+        number, unused = 1, name
+        while unused in found or (number > 1 and unused in names):
+            number += 1
+            unused = _shortened(name, f"_{number}")
+        found[unused] = None
+    return list(found)
+
+
+def _shortened(name: str, ending: str) -> str:
+    room = NAME_BYTES - len(ending)
+    return name.encode()[:room].decode(errors="ignore") + ending
 
 
 def _cut(text: str) -> str:

@@ -13,9 +13,9 @@ from isal import isal_zlib
 # Beyond these an entry's sizes and offsets need the zip64 fields.
 LIMIT_32 = 0xFFFFFFFF
 LIMIT_16 = 0xFFFF
-_LOCAL, _DESCRIPTOR, _CENTRAL = b"PK\x03\x04", b"PK\x07\x08", b"PK\x01\x02"
+LOCAL, _DESCRIPTOR, _CENTRAL = b"PK\x03\x04", b"PK\x07\x08", b"PK\x01\x02"
 _DEFLATED = 8
-_SIZES_FOLLOW, _UTF8 = 0x0008, 0x0800
+SIZES_FOLLOW, _UTF8 = 0x0008, 0x0800
 _DAY_ONE = 0x0021  # 1980-01-01
 _PLAIN, _ZIP64 = 20, 45
 
@@ -53,7 +53,7 @@ class Zip:
     def open(self, name: str) -> bytes:
         """Begin an entry; what `write` gets next is its content, up to `close`."""
         self._packing = self._packer()
-        return self._gone(_local(self._begin(name, _UTF8 | _SIZES_FOLLOW)))
+        return self._gone(_local(self._begin(name, _UTF8 | SIZES_FOLLOW)))
 
     def write(self, content: bytes | memoryview) -> bytes:
         entry = self._entries[-1]
@@ -105,7 +105,7 @@ class Zipped:
 
 
 def _local(entry: _Entry) -> bytes:
-    fields = (_LOCAL, _PLAIN, entry.flags, _DEFLATED, 0, _DAY_ONE, entry.crc, entry.packed, entry.size)
+    fields = (LOCAL, _PLAIN, entry.flags, _DEFLATED, 0, _DAY_ONE, entry.crc, entry.packed, entry.size)
     return struct.pack("<4s5H3L2H", *fields, len(entry.name), 0) + entry.name
 
 

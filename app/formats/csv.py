@@ -51,7 +51,9 @@ _DELIMITERS = {"spreadsheet": ",", "spreadsheet-semicolon": ";", "spreadsheet-ta
 
 class _Machine(Writing):
     def copy(self, fields: Callable[[], Sequence[Field]]) -> Copy:
-        return Copy("FORMAT csv, HEADER, ENCODING 'UTF8'")
+        # The head is ours, not COPY's HEADER: only an export's first part has one.
+        head = _Line(",", "\n")([field.name for field in fields()])
+        return Copy("FORMAT csv, ENCODING 'UTF8'", head=head.encode())
 
     def rows(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
         line = _Line(",", "\n")

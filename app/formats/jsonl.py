@@ -1,6 +1,6 @@
 """JSON Lines: one object a row, lossless. PostgreSQL writes it itself.
 
-Numbers keep all their digits, NULL is null, moments are RFC 3339 in UTC, bytes are \\x and hexadecimal digits.
+Numbers keep all their digits, NULL is null, moments are RFC 3339 in UTC, bytes are \\x and hexadecimal.
 """
 
 from __future__ import annotations
@@ -12,11 +12,8 @@ from decimal import Decimal
 from math import isfinite
 
 from app.formats import BLOCK, Counter, Format, Writing
-from app.formats._values import as_number, as_text
+from app.formats._values import as_number, as_text, distinct
 from app.sources import Copy, Field
-
-# PostgreSQL's limit for names, in bytes.
-NAME_BYTES = 63
 
 
 class Jsonl(Format):
@@ -96,23 +93,6 @@ class LineCounter(Counter):
     @property
     def rows(self) -> int:
         return self._rows
-
-
-def distinct(names: Sequence[str]) -> list[str]:
-    """The names, a number added to those that stood there before: a, a_2, a_3."""
-    found: dict[str, None] = {}
-    for name in names:
-        number, unused = 1, name
-        while unused in found or (number > 1 and unused in names):
-            number += 1
-            unused = _cut(name, f"_{number}")
-        found[unused] = None
-    return list(found)
-
-
-def _cut(name: str, ending: str) -> str:
-    room = NAME_BYTES - len(ending)
-    return name.encode()[:room].decode(errors="ignore") + ending
 
 
 def _value(field: Field, name: str) -> str:

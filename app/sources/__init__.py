@@ -15,9 +15,9 @@ from pkgutil import iter_modules
 from typing import Any
 
 from app.errors import BadSettings
-from app.sources._typed import Batch, Copy, Field
+from app.sources._typed import Batch, Copy, Field, arrow_type
 
-__all__ = ["Batch", "Copy", "Field", "Reading", "Source", "open_source"]
+__all__ = ["Batch", "Copy", "Field", "Reading", "Source", "arrow_type", "open_source"]
 
 
 class Source(ABC):
@@ -26,8 +26,11 @@ class Source(ABC):
     name: str
 
     @abstractmethod
-    def reading(self) -> AbstractContextManager[Reading]:
-        """One read-only snapshot of the source; raises SourceDown if it does not answer."""
+    def reading(self, snapshot: str = "") -> AbstractContextManager[Reading]:
+        """A read-only snapshot of the source: a new one, or the one that another reading exported.
+
+        Raises SourceDown if it does not answer, QueryFailed if that other reading has ended.
+        """
 
 
 class Reading(ABC):
@@ -42,8 +45,13 @@ class Reading(ABC):
         """The query's result as the database itself writes it, in blocks of whole rows, without the head."""
 
     @abstractmethod
-    def batches(self, sql: str, values: Mapping[str, Any]) -> Iterator[Batch]:
-        """The query's result by column, in batches of a few thousand rows, typed as `fields` says."""
+    def batches(
+        self, sql: str, values: Mapping[str, Any], fields: Sequence[Field] | None = None
+    ) -> Iterator[Batch]:
+        """The query's result by column, in batches of a few thousand rows.
+
+        Typed as `fields` says: those that the method of this name gives, or these with some made `text`.
+        """
 
     @abstractmethod
     def rows(self, sql: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
@@ -56,6 +64,23 @@ class Reading(ABC):
     @abstractmethod
     def estimate(self, sql: str, values: Mapping[str, Any]) -> int:
         """How many rows the database expects."""
+
+    def bounds(self, sql: str, values: Mapping[str, Any], column: str, parts: int) -> Sequence[str]:
+        """Keys that cut the result into about `parts` ranges of about equal size, from statistics alone.
+
+        Ascending, as the source writes them; none where this can't be told.
+        """
+        return ()
+
+    def within(
+        self, sql: str, values: Mapping[str, Any], column: str, lower: str | None, upper: str | None
+    ) -> tuple[str, Mapping[str, Any]]:
+        """The query for the keys from `lower` (included) up to `upper`; rows without a key come last."""
+        raise NotImplementedError
+
+    def export_snapshot(self) -> str:
+        """A name by which others read the same state, for as long as this reading is open."""
+        raise NotImplementedError
 
     @abstractmethod
     def break_off(self) -> None:

@@ -55,6 +55,12 @@ class Batch:
     rows: int
     strays: Mapping[int, pa.Array[Any]] = field(default_factory=dict)
 
+    def slice(self, start: int, rows: int) -> Batch:
+        """At most so many of its rows, from `start` on; shares their memory."""
+        strays = {at: column.slice(start, rows) for at, column in self.strays.items()}
+        columns = [column.slice(start, rows) for column in self.columns]
+        return Batch(columns, min(rows, self.rows - start), strays)
+
     def values(self) -> Iterator[tuple[object, ...]]:
         """The rows as Python values."""
         columns = [column.to_pylist() for column in self.columns]

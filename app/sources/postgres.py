@@ -13,6 +13,7 @@ import psycopg
 from psycopg import ClientCursor, Connection, errors
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
+from psycopg.sql import SQL, Identifier
 
 from app.errors import QueryFailed, SourceDown, WaybillError
 from app.sources import Reading, Source
@@ -63,10 +64,10 @@ class Postgres(Source):
         self._timeout = timeout
 
     @contextmanager
-    def reading(self) -> Iterator[PostgresReading]:
+    def reading(self, snapshot: str = "") -> Iterator[PostgresReading]:
         conn = self._connect()
         try:
-            yield PostgresReading(self.name, conn, self._timeout)
+            yield PostgresReading(self.name, conn, self._timeout, snapshot)
         finally:
             conn.close()
 
@@ -84,11 +85,13 @@ class Postgres(Source):
 
 
 class PostgresReading(Reading):
-    def __init__(self, source: str, conn: Connection[Any], timeout: timedelta) -> None:
+    def __init__(self, source: str, conn: Connection[Any], timeout: timedelta, snapshot: str) -> None:
         self._source, self._conn, self._timeout = source, conn, timeout
         self._wire = _Wire(conn.pgconn)
         self.rows_read = 0
         with self._translated(), conn.cursor() as cursor:
+            if snapshot:
+                cursor.execute(SQL("SET TRANSACTION SNAPSHOT {}").format(snapshot))
             # In the transaction, not the connection's options: a pooler in between refuses those.
             cursor.execute(
                 "SELECT set_config('statement_timeout', %s, true), set_config('timezone', 'UTC', true),"
@@ -112,14 +115,16 @@ class PostgresReading(Reading):
                 yield _joined(block, copy.line_end)
         self.rows_read = self._wire.rows
 
-    def batches(self, sql: str, values: Mapping[str, Any]) -> Iterator[Batch]:
+    def batches(
+        self, sql: str, values: Mapping[str, Any], fields: Sequence[Field] | None = None
+    ) -> Iterator[Batch]:
         # Arrow is heavy: a worker that writes only CSV never loads it.
         from app.sources import _delimited
 
-        fields = self.fields(sql, values)
+        typed = fields or self.fields(sql, values)
         for block in self.copy(sql, values, Copy("FORMAT csv, ENCODING 'UTF8'")):
             if block:
-                yield _delimited.batch(block, fields)
+                yield _delimited.batch(block, typed)
 
     def rows(self, sql: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         self.rows_read = 0
@@ -141,6 +146,58 @@ class PostgresReading(Reading):
             row = cursor.fetchone()
             assert row is not None
             return int(row[0][0]["Plan"]["Plan Rows"])
+
+    def bounds(self, sql: str, values: Mapping[str, Any], column: str, parts: int) -> Sequence[str]:
+        origin = self._origin(sql, values, column)
+        if origin is None:
+            return ()
+        with self._translated(), self._conn.cursor() as cursor:
+            cursor.execute(
+                "SELECT s.histogram_bounds::text::text[] FROM pg_stats AS s"
+                " JOIN pg_namespace AS n ON n.nspname = s.schemaname"
+                " JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = s.tablename"
+                " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = s.attname"
+                " WHERE c.oid = %s AND a.attnum = %s AND NOT s.inherited",
+                origin,
+            )
+            row = cursor.fetchone()
+        known = row[0][1:-1] if row and row[0] else []
+        cuts = min(parts - 1, len(known))
+        return [known[(number * len(known)) // (cuts + 1)] for number in range(1, cuts + 1)]
+
+    def _origin(self, sql: str, values: Mapping[str, Any], column: str) -> tuple[int, int] | None:
+        """The table and the column's number that a column of the result is taken from, unchanged."""
+        with self._translated(), self._conn.cursor() as cursor:
+            cursor.execute(f"SELECT * FROM ({self._composed(sql, values)}\n) AS report LIMIT 0".encode())
+            result = cursor.pgresult
+            assert result is not None
+            for number in range(result.nfields):
+                if result.fname(number) == column.encode() and result.ftable(number):
+                    return result.ftable(number), result.ftablecol(number)
+        return None
+
+    def within(
+        self, sql: str, values: Mapping[str, Any], column: str, lower: str | None, upper: str | None
+    ) -> tuple[str, Mapping[str, Any]]:
+        key = "part." + Identifier(column).as_string(self._conn).replace("%", "%%")
+        conditions = []
+        if lower is not None:
+            conditions.append(f"{key} >= %(part_lower)s")
+        if upper is not None:
+            conditions.append(f"{key} < %(part_upper)s")
+        elif lower is not None:
+            conditions = [f"({conditions[0]} OR {key} IS NULL)"]
+        where = " AND ".join(conditions) or "true"
+        # Without an order of its own: the query's order goes through, as one filter stands above it.
+        wrapped = f"SELECT * FROM ({sql}\n) AS part WHERE {where}"
+        return wrapped, {**values, "part_lower": lower, "part_upper": upper}
+
+    def export_snapshot(self) -> str:
+        with self._translated(), self._conn.cursor() as cursor:
+            cursor.execute("SELECT pg_export_snapshot()")
+            row = cursor.fetchone()
+            assert row is not None
+            return str(row[0])
 
     def break_off(self) -> None:
         self._conn.cancel_safe(timeout=2)
@@ -210,18 +267,24 @@ class _Wire:
                 break
         yield block
         self.rows = self._expect(ExecStatus.COMMAND_OK).command_tuples or 0
+        # The answer's end: only then the connection takes the next query.
+        while self._result() is not None:
+            pass
 
     def _expect(self, status: ExecStatus) -> PGresult:
         while self._pgconn.flush():
             self._wait()
-        while self._pgconn.is_busy():
-            self._wait()
-        result = self._pgconn.get_result()
+        result = self._result()
         if result is None:
             raise psycopg.OperationalError("the server closed the copy without an answer")
         if result.status != status:
             raise errors.error_from_result(result, encoding="utf-8")
         return result
+
+    def _result(self) -> PGresult | None:
+        while self._pgconn.is_busy():
+            self._wait()
+        return self._pgconn.get_result()
 
     def _wait(self) -> None:
         self._poll.poll(1000)
