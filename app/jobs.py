@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Select, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from app import dispatch, events, formats, links, settings
+from app import dispatch, events, formats, links, settings, sharing
 from app.errors import Conflict, InvalidRequest, NotFound, TooMany
 from app.extensions import db
 from app.models import job as transitions
@@ -23,6 +23,7 @@ from app.models.user import User
 from app.models.worker import Worker
 from app.reports import Report
 from app.reports import registry as registry
+from app.sharing import Leader
 
 # A worker that was not seen for so long is not listening: three of its beats.
 SILENCE = timedelta(seconds=15)
@@ -46,14 +47,17 @@ def request_export(
     dialect: str | None = None,
     compression: str = "none",
     idempotency_key: str | None = None,
+    fresh: bool = False,
 ) -> Job:
     """Commit a queued export and dispatch it.
 
-    The same idempotency key with the same request gives the job it gave before. Raises NotFound,
-    InvalidParams, InvalidRequest, TooMany, or Conflict (the key was used for another request).
+    Unless it must be `fresh`, it joins the same export that is under way, or is handed the file of one whose
+    data are as fresh as the report demands. The same idempotency key with the same request gives the job it
+    gave before. Raises NotFound, InvalidParams, InvalidRequest, TooMany, or Conflict (the key was used for
+    another request).
     """
     report = report_for(user, key)
-    asked = _fingerprint(report.key, raw_params, format, dialect, compression)
+    asked = _fingerprint(report.key, raw_params, format, dialect, compression, fresh)
     if idempotency_key and (earlier := _earlier(user, idempotency_key, asked)):
         return earlier
     found, dialect = formats.find(format, dialect)
@@ -72,8 +76,9 @@ def request_export(
         idempotency_key=idempotency_key,
         request_sha256=asked,
     )
+    job.sameness = sharing.sameness(report, job)
     try:
-        return _commit_and_send(user, job)
+        return _commit_and_send(user, job, None if fresh else _leader(report, job))
     except IntegrityError:
         # The same key arrived twice at once, and the other one was first.
         db.session.rollback()
@@ -83,12 +88,12 @@ def request_export(
 
 
 def again(user: User, job: Job) -> Job:
-    """A new job with the same frozen params, for `user`."""
-    report_for(user, job.definition)
+    """A new job with the same frozen params, for `user`; its file is made anew."""
+    report = report_for(user, job.definition)
     copied = ("kind", "definition", "title", "params", "format", "dialect", "compression", "queue")
-    return _commit_and_send(
-        user, Job(owner_id=user.id, parent_id=job.id, **{name: getattr(job, name) for name in copied})
-    )
+    new = Job(owner_id=user.id, parent_id=job.id, **{name: getattr(job, name) for name in copied})
+    new.sameness = sharing.sameness(report, new)
+    return _commit_and_send(user, new)
 
 
 def find(user: User, job_id: UUID) -> Job:
@@ -146,6 +151,8 @@ def cancel(job: Job) -> Job:
         raise Conflict(f"This job is {job.status} already; there is nothing to cancel.")
     text = "Cancelled before it began." if withdrawn else "Cancelling was asked for."
     _say(job, text, CANCELLED if withdrawn else None)
+    if withdrawn:
+        sharing.settle(job.id)
     return job
 
 
@@ -160,11 +167,12 @@ def retry(job: Job) -> Job:
 
 
 def queue_position(job: Job) -> int | None:
-    """1 for the next in line; None unless queued."""
-    if job.status != QUEUED:
+    """1 for the next in line; None unless queued, and for a job that waits for another one's file."""
+    if job.status != QUEUED or job.follows_id:
         return None
     ahead = select(func.count()).where(
         Job.status == QUEUED,
+        Job.follows_id.is_(None),
         Job.queue == job.queue,
         tuple_(Job.created_at, Job.id) < tuple_(job.created_at, job.id),
     )
@@ -209,6 +217,7 @@ def as_json(job: Job, artifact: Artifact | None = None, now: datetime | None = N
         "format": job.format,
         "dialect": job.dialect,
         "compression": job.compression,
+        "sharing": job.sharing,
         "status": job.status,
         "progress": {"done": job.progress_done, "total": job.progress_total, "unit": job.progress_unit},
         "attempt": job.attempt,
@@ -232,17 +241,30 @@ def _artifact_json(artifact: Artifact, now: datetime | None) -> dict[str, Any]:
         "bytes": artifact.bytes,
         "rows": artifact.rows,
         "sha256": artifact.sha256,
+        "snapshot_at": events.rfc3339(datetime.fromisoformat(artifact.receipt["snapshot_at"])),
         "url": link_url(artifact, now),
         "expires_at": events.rfc3339(artifact.expires_at),
     }
 
 
-def _commit_and_send(user: User, job: Job) -> Job:
+def _leader(report: Report, job: Job) -> Leader | None:
+    assert job.sameness is not None
+    return sharing.find_leader(db.session.connection(), job.sameness, report.freshness)
+
+
+def _commit_and_send(user: User, job: Job, leader: Leader | None = None) -> Job:
+    if leader and leader.sharing == sharing.REUSED:
+        return _hand_over(user, job, leader)
     _check_limit(user)
+    if leader:
+        job.follows_id, job.sharing = leader.job_id, leader.sharing
     db.session.add(job)
     db.session.flush()
-    _say(job, f"{job.title}: asked for by {user.email}.", QUEUED)
-    if not dispatch.send(job.id):
+    _say(job, _asked_by(user, job), QUEUED)
+    if leader:
+        text = "The same export is under way already: this one waits for its file."
+        events.append(job.id, job.owner_id, text)
+    elif not dispatch.send(job.id):
         events.append(
             job.id,
             job.owner_id,
@@ -250,6 +272,26 @@ def _commit_and_send(user: User, job: Job) -> Job:
             level="warning",
         )
     return job
+
+
+def _hand_over(user: User, job: Job, leader: Leader) -> Job:
+    """The job begins and ends at once, with a file that is there."""
+    job.follows_id, job.sharing = leader.job_id, leader.sharing
+    db.session.add(job)
+    db.session.flush()
+    conn = db.session.connection()
+    events.write(conn, job.id, _asked_by(user, job))
+    if sharing.hand_over(conn, job.id, leader) is None:
+        # It expired within this second.
+        db.session.rollback()
+        job.follows_id = job.sharing = None
+        return _commit_and_send(user, job)
+    db.session.commit()
+    return job
+
+
+def _asked_by(user: User, job: Job) -> str:
+    return f"{job.title}: asked for by {user.email}."
 
 
 def _say(job: Job, text: str, status: str | None) -> None:

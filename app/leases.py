@@ -231,11 +231,16 @@ class Lease(Hold):
         return done
 
     def _write_progress(self, done: int, total: int | None) -> None:
+        progress = {Job.progress_done: done, Job.progress_total: total}
+        following = (Job.follows_id == self.job_id, Job.status == QUEUED)
         with db.engine.begin() as conn:
-            conn.execute(
-                update(Job).where(*jobs.held(self.claim)).values(progress_done=done, progress_total=total)
-            )
-        events.publish_progress(self.job_id, self.owner_id, done, total, "rows")
+            ours = update(Job).where(*jobs.held(self.claim)).values(progress).returning(Job.id, Job.owner_id)
+            told = list(conn.execute(ours))
+            if told:
+                theirs = update(Job).where(*following).values(progress).returning(Job.id, Job.owner_id)
+                told += conn.execute(theirs)
+        for job_id, owner_id in told:
+            events.publish_progress(job_id, owner_id, done, total, "rows")
 
 
 def announce(conn: Connection, job_id: UUID, attempt: int, name: str) -> int:

@@ -56,6 +56,7 @@ def sql(query: str, head: str = "") -> str:
 
 def make(user: Any, key: str, **options: Any) -> Job:
     """Ask for an export, run one attempt of it here, and give the job as it is then."""
+    options.setdefault("fresh", True)
     return attempt(jobs.request_export(db.session.merge(user), key, options.pop("params", {}), **options).id)
 
 

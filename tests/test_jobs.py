@@ -292,7 +292,7 @@ def test_pages_of_jobs_miss_none_and_double_none(
 
 
 def test_the_place_in_the_queue(ask: Callable[..., Job], member: User) -> None:
-    first, second = ask(), ask()
+    first, second = ask(), ask(fresh=True)
     assert (jobs.queue_position(first), jobs.queue_position(second)) == (1, 2)
     jobs.cancel(first)
     assert (jobs.queue_position(first), jobs.queue_position(second)) == (None, 1)
@@ -313,7 +313,7 @@ def test_whether_a_worker_listens() -> None:
 
 
 def test_cancelling(ask: Callable[..., Job]) -> None:
-    queued, running = ask(), ask()
+    queued, running = ask(), ask(fresh=True)
     lease = leases.claim(running.id)
     assert lease is not None
     jobs.cancel(queued)

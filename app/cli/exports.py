@@ -126,6 +126,7 @@ def _typed(default: object) -> str:
 @click.option("--dialect", metavar="NAME", help="How the format is spoken, if in several ways.")
 @click.option("--gzip", "compression", flag_value="gzip", help="Compress the file with gzip.")
 @click.option("--zip", "compression", flag_value="zip", help="Put the file into a zip archive.")
+@click.option("--fresh", is_flag=True, help="Make a new file: neither join nor reuse an earlier export.")
 @click.option("--user", "email", metavar="EMAIL", help="In whose name; the first administrator if left out.")
 @click.option("--wait", is_flag=True, help="Show the log until the job is over; exits 1 unless it succeeded.")
 @click.option(
@@ -139,6 +140,7 @@ def create(
     format_name: str,
     dialect: str | None,
     compression: str | None,
+    fresh: bool,
     email: str | None,
     wait: bool,
     output: Path | None,
@@ -155,8 +157,9 @@ def create(
         format=format_name,
         dialect=dialect,
         compression=compression or "none",
+        fresh=fresh,
     )
-    click.echo(f"Queued: {current().public_url.rstrip('/')}/jobs/{job.id}")
+    click.echo(f"{'Done already' if job.final else 'Queued'}: {current().public_url.rstrip('/')}/jobs/{job.id}")
     if wait or output:
         finish(job.id, output)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from app import settings
+from app import settings, sharing
 from app.errors import Cancelled, LeaseLost, Stopping, WaybillError
 from app.exports.order import Order
 from app.exports.produce import produce
@@ -44,6 +44,10 @@ def run(lease: Lease) -> None:
             lease.fail(
                 "internal", f"The report stopped with an error of its own ({type(error).__name__}: {error})."
             )
+    try:
+        sharing.settle(lease.job_id)
+    except SQLAlchemyError as error:
+        log.warning("The sweep must tell those who wait for job %s (%s).", lease.job_id, error)
 
 
 def _attempt(lease: Lease) -> None:

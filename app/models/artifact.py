@@ -19,13 +19,15 @@ class Artifact(db.Model):  # type: ignore[misc, name-defined]
     __tablename__ = "artifacts"
     __table_args__ = (
         Index("uq_artifacts_job", "job_id", unique=True),
+        Index("ix_artifacts_key", "key"),
         Index("ix_artifacts_expiry", "expires_at", postgresql_where="removed_at IS NULL"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     # Where the bytes are in the storage; the attempt is part of it, so that no late writer overwrites it.
-    key: Mapped[str] = mapped_column(String(300), unique=True)
+    # Artifacts of jobs that share a file have one key: the bytes stay as long as one of them lives.
+    key: Mapped[str] = mapped_column(String(300))
     filename: Mapped[str] = mapped_column(String(255))
     content_type: Mapped[str] = mapped_column(String(100))
     bytes: Mapped[int] = mapped_column(BigInteger)

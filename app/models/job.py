@@ -12,6 +12,7 @@ This file is the only place where a status changes, and it changes only by compa
                                        or the sweep, its lease having run out
     queued     cancelled   withdraw    the owner
     queued     failed      withdraw    the sweep, no attempt being left
+    queued     succeeded   share       a job that follows another one, which has succeeded: their file is one
     failed     queued      reopen      the owner: retry, with a fresh set of attempts
     cancelled  queued      reopen      the owner: retry
 
@@ -65,6 +66,8 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
             "ix_jobs_unfinished", "queue", "created_at", postgresql_where="status IN ('queued', 'running')"
         ),
         Index("uq_jobs_idempotency", "owner_id", "idempotency_key", unique=True),
+        Index("ix_jobs_sameness", "sameness", "created_at"),
+        Index("ix_jobs_follows", "follows_id", postgresql_where="follows_id IS NOT NULL"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -84,6 +87,11 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     # What was asked under that key: the same key with another request is refused.
     request_sha256: Mapped[str | None] = mapped_column(String(64))
+    # Jobs with the same one make the same file; see app/sharing.py.
+    sameness: Mapped[str | None] = mapped_column(String(64))
+    # Whose file this job waits for or was given: "joined" while it was being made, "reused" when it was there.
+    follows_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
+    sharing: Mapped[str | None] = mapped_column(String(10))
 
     status: Mapped[str] = mapped_column(String(10), default=QUEUED)
     # The number of the last claim: the fencing token. It never goes back.
@@ -155,9 +163,10 @@ def claim(conn: Connection, job_id: UUID, *, worker: str, lease: timedelta, limi
 
 
 def due() -> ColumnElement[bool]:
-    """Queued, and not waiting for a later attempt."""
+    """Queued, waiting neither for a later attempt nor for another job's file."""
     return and_(
         Job.status == QUEUED,
+        Job.follows_id.is_(None),
         or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= func.clock_timestamp()),
     )
 
@@ -227,6 +236,30 @@ def withdraw(
     )
 
 
+def share(conn: Connection, job_id: UUID, leader_id: UUID, rows: int) -> bool:
+    """queued -> succeeded, with the file of the job that it follows."""
+    return _change(
+        conn,
+        (Job.id == job_id, Job.status == QUEUED, Job.follows_id == leader_id),
+        status=SUCCEEDED,
+        progress_done=rows,
+        progress_total=rows,
+        finished_at=func.clock_timestamp(),
+    )
+
+
+def leave(conn: Connection, job_id: UUID, leader_id: UUID, follows: UUID | None = None) -> bool:
+    """Leave the job that is followed, for another one or to be made alone. The status stays: queued."""
+    return _change(
+        conn,
+        (Job.id == job_id, Job.status == QUEUED, Job.follows_id == leader_id),
+        follows_id=follows,
+        sharing=Job.sharing if follows else None,
+        progress_done=0,
+        progress_total=None,
+    )
+
+
 def reopen(conn: Connection, job_id: UUID) -> bool:
     """failed or cancelled -> queued, with a fresh set of attempts."""
     return _change(
@@ -240,6 +273,8 @@ def reopen(conn: Connection, job_id: UUID) -> bool:
         next_attempt_at=None,
         dispatched_at=None,
         cancel_requested_at=None,
+        follows_id=None,
+        sharing=None,
         progress_done=0,
         progress_total=None,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -14,6 +15,7 @@ from app.params import RESERVED, Params
 from app.reports._sql import BadSql, Token, placeholders, render, tokens, unsafe
 
 NONE = Params()
+_AGE = re.compile(r"([0-9]{1,4}) (second|minute|hour|day)s?")
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,18 @@ class Report:
     link: Literal["signed", "signed-in"] = "signed"
     queue: Literal["default", "low"] = "default"
     partition_by: str | None = None
+    fresh_for: str | None = None
+    personal: bool | None = None
 
-    # Where it is defined; set by the registry.
+    # Where it is defined, and the SHA-256 of that file's text; set by the registry.
     path: Path = Path()
     line: int = 1
+    fingerprint: str = ""
 
     # All that an author may set, in a class body or (but for `key`) in a .sql file's head.
     OPTIONS: ClassVar[tuple[str, ...]] = (
         *("key", "title", "description", "group", "source", "roles", "params", "columns"),
-        *("filename", "link", "queue", "partition_by"),
+        *("filename", "link", "queue", "partition_by", "fresh_for", "personal"),
     )
 
     def rows(self, params: Mapping[str, Any], context: ReportContext) -> Iterator[Sequence[object]]:
@@ -100,6 +105,19 @@ class Report:
     def allows(self, roles: Collection[str]) -> bool:
         """Whether somebody with these roles may run it."""
         return not set(self.roles).isdisjoint(roles)
+
+    @property
+    def freshness(self) -> timedelta | None:
+        """How old the data may be that somebody is handed who asks the same again."""
+        return age(self.fresh_for) if self.fresh_for else None
+
+    @property
+    def depends_on_person(self) -> bool:
+        """Whether two people may get different rows: then no file is shared between them.
+
+        A report in Python may do anything with who asks, so its author must say that it does nothing.
+        """
+        return self.personal is not False
 
     def filename_on(self, day: date) -> str:
         """The file's name without its extension."""
@@ -114,6 +132,19 @@ class SqlReport(Report):
 
     sql: str = ""
     query: Sequence[Token] = ()
+
+    @property
+    def depends_on_person(self) -> bool:
+        """Known from the query, unless the author says so beside."""
+        return bool(self.personal) or not placeholders(self.query).keys().isdisjoint(RESERVED)
+
+
+def age(words: str) -> timedelta:
+    """ "10 minutes" as a time span; raises ValueError for anything else."""
+    found = _AGE.fullmatch(words)
+    if not found or not int(found[1]):
+        raise ValueError(f"{words!r} is no time span")
+    return timedelta(**{f"{found[2]}s": int(found[1])})
 
 
 def statement(report: SqlReport, bound: Mapping[str, Any], user: Person) -> Statement:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from app.params import RESERVED, Param, did_you_mean
 from app.params.kinds import Moment
-from app.reports._base import Column, Report, SqlReport
+from app.reports._base import Column, Report, SqlReport, age
 from app.reports._sql import placeholders, unsafe
 
 _KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")
@@ -42,6 +42,7 @@ def findings(report: Report, known: Known) -> Iterator[Finding]:
     yield from _texts(report)
     yield from _names(report, known)
     yield from _params(report)
+    yield from _sharing(report)
     if isinstance(report, SqlReport):
         yield from _sql(report)
     else:
@@ -92,6 +93,17 @@ def _params(report: Report) -> Iterator[Finding]:
             yield Finding(message, "params", param.name)
 
 
+def _sharing(report: Report) -> Iterator[Finding]:
+    if report.fresh_for is not None:
+        try:
+            age(str(report.fresh_for))
+        except ValueError:
+            words = f"fresh_for is {report.fresh_for!r}; write a time span, such as '10 minutes' or '2 hours'"
+            yield Finding(words, "fresh_for")
+    if report.personal not in (None, True, False):
+        yield Finding("personal must be true or false", "personal")
+
+
 def _sql(report: SqlReport) -> Iterator[Finding]:
     for problem in unsafe(report.query):
         yield Finding(str(problem), line=problem.line)
@@ -108,6 +120,8 @@ def _sql(report: SqlReport) -> Iterator[Finding]:
                 "(In an array slice put spaces round the colon.)",
                 line=line,
             )
+    if report.personal is False and not used.keys().isdisjoint(RESERVED):
+        yield Finding("personal is false, but the query uses who asks; take personal out", "personal")
     if report.partition_by is not None and not _COLUMN.fullmatch(str(report.partition_by)):
         yield Finding("partition_by must be the name of one column of the result", "partition_by")
 

@@ -51,7 +51,7 @@ def read_sql(path: Path) -> tuple[SqlReport, Lines]:
     options = _toml(toml, first)
     wrong = [Finding(f.message, f.option, f.param, lines(f)) for f in _wrong_options(options)]
     report = SqlReport()
-    report.path, report.key = path, path.stem
+    report.path, report.key, report.fingerprint = path, path.stem, _fingerprint(text)
     report.sql = text[head.end() :].strip()
     report.line = text.count("\n", 0, head.start("toml")) + 1
     try:
@@ -85,8 +85,12 @@ def read_python(path: Path) -> tuple[Report, Lines]:
         report.columns = _frozen(report.columns)
     except Exception as error:
         raise Unreadable(Finding(f"the report cannot be made: {_told(error)}", line=line)) from error
-    report.path, report.line = path, line
+    report.path, report.line, report.fingerprint = path, line, _fingerprint(text)
     return report, lines
+
+
+def _fingerprint(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
 
 
 def _text(path: Path) -> str:

@@ -28,6 +28,7 @@ Step = Callable[[], int]
 PROMPT: Mapping[str, Step] = {
     "jobs of silent workers": recovery.lapsed_jobs,
     "jobs without an attempt left": recovery.exhausted_jobs,
+    "followers of finished jobs": recovery.followers,
     "lost messages": recovery.lost_messages,
     "jobs sent": recovery.waiting_jobs,
     "mails sent on their way": recovery.due_deliveries,

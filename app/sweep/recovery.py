@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, false, func, or_, select, true, update
 
-from app import dispatch, events, leases, settings
+from app import dispatch, events, leases, settings, sharing
 from app.extensions import db, redis_client
 from app.models import job as jobs
 from app.models.delivery import Delivery
@@ -88,6 +88,11 @@ def _exhaust(job_id: UUID) -> bool:
         leases.announce(conn, job_id, job.attempt, "failed")
     _tell(job_id, job.owner_id, FAILED, line)
     return True
+
+
+def followers() -> int:
+    """Help those who wait for the file of a job that is over."""
+    return each(first(sharing.lost_followers()), lambda leader_id: bool(sharing.settle(leader_id)))
 
 
 def _times(count: int) -> str:

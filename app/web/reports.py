@@ -80,6 +80,7 @@ def ask() -> Response | tuple[str, int]:
             dialect=form.dialect,
             compression=form.compression,
             idempotency_key=form.idempotency_key,
+            fresh=form.fresh,
         )
     except InvalidParams as error:
         form.errors = error.errors
@@ -104,7 +105,12 @@ def history(keys: Iterable[str]) -> dict[str, Usual]:
     keyed = func.unnest(cast(list(keys), ARRAY(Text))).table_valued("key").render_derived()
     latest = (
         select(Job.finished_at, took)
-        .where(Job.kind == "export", Job.definition == keyed.c.key, Job.status == SUCCEEDED)
+        .where(
+            Job.kind == "export",
+            Job.definition == keyed.c.key,
+            Job.status == SUCCEEDED,
+            Job.sharing.is_(None),
+        )
         .order_by(Job.created_at.desc())
         .limit(RECENT)
         .lateral()
@@ -188,6 +194,11 @@ class Form:
         return {name.removeprefix(PREFIX): posted.getlist(name)[-1] for name in names}
 
     @property
+    def fresh(self) -> bool:
+        """Whether the button was pressed that makes a new file in any case."""
+        return (self.posted or MultiDict()).get("fresh") == "true"
+
+    @property
     def fields(self) -> list[Field]:
         return [Field(param, self._value(param), self.errors.get(param.name)) for param in self.report.params]
 
@@ -201,7 +212,7 @@ class Form:
     def idempotency_key(self) -> str:
         """The same form sent twice is one export; changed after going back, it is another."""
         sent = (self.posted or MultiDict()).get("nonce", self.nonce)
-        asked = [sent, self.report.key, self.raw, self.format, self.dialect, self.compression]
+        asked = [sent, self.report.key, self.raw, self.format, self.dialect, self.compression, self.fresh]
         return f"form-{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()}"
 
     def _value(self, param: Param) -> str:

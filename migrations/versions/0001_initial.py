@@ -87,6 +87,9 @@ def upgrade():
         sa.Column("parent_id", sa.Uuid(), nullable=True),
         sa.Column("idempotency_key", sa.String(length=200), nullable=True),
         sa.Column("request_sha256", sa.String(length=64), nullable=True),
+        sa.Column("sameness", sa.String(length=64), nullable=True),
+        sa.Column("follows_id", sa.Uuid(), nullable=True),
+        sa.Column("sharing", sa.String(length=10), nullable=True),
         sa.Column("status", sa.String(length=10), nullable=False),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
         sa.Column("forgiven", sa.Integer(), server_default="0", nullable=False),
@@ -115,12 +118,23 @@ def upgrade():
         ),
         sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("fk_jobs_owner_id_users")),
         sa.ForeignKeyConstraint(
+            ["follows_id"], ["jobs.id"], name=op.f("fk_jobs_follows_id_jobs"), ondelete="SET NULL"
+        ),
+        sa.ForeignKeyConstraint(
             ["parent_id"], ["jobs.id"], name=op.f("fk_jobs_parent_id_jobs"), ondelete="SET NULL"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
     op.create_index("ix_jobs_created", "jobs", ["created_at", "id"], unique=False)
     op.create_index("ix_jobs_definition", "jobs", ["kind", "definition", "created_at"], unique=False)
+    op.create_index(
+        "ix_jobs_follows",
+        "jobs",
+        ["follows_id"],
+        unique=False,
+        postgresql_where="follows_id IS NOT NULL",
+    )
+    op.create_index("ix_jobs_sameness", "jobs", ["sameness", "created_at"], unique=False)
     op.create_index("ix_jobs_owner", "jobs", ["owner_id", "created_at", "id"], unique=False)
     op.create_index(
         "ix_jobs_unfinished",
@@ -198,7 +212,6 @@ def upgrade():
             ["job_id"], ["jobs.id"], name=op.f("fk_artifacts_job_id_jobs"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_artifacts")),
-        sa.UniqueConstraint("key", name=op.f("uq_artifacts_key")),
     )
     op.create_index(
         "ix_artifacts_expiry",
@@ -207,6 +220,7 @@ def upgrade():
         unique=False,
         postgresql_where="removed_at IS NULL",
     )
+    op.create_index("ix_artifacts_key", "artifacts", ["key"], unique=False)
     op.create_index("uq_artifacts_job", "artifacts", ["job_id"], unique=True)
     op.create_table(
         "deliveries",
@@ -298,6 +312,7 @@ def downgrade():
     )
     op.drop_table("deliveries")
     op.drop_index("uq_artifacts_job", table_name="artifacts")
+    op.drop_index("ix_artifacts_key", table_name="artifacts")
     op.drop_index("ix_artifacts_expiry", table_name="artifacts", postgresql_where="removed_at IS NULL")
     op.drop_table("artifacts")
     op.drop_index(op.f("ix_sign_ins_user_id"), table_name="sign_ins")
@@ -308,6 +323,8 @@ def downgrade():
     op.drop_index("uq_jobs_idempotency", table_name="jobs")
     op.drop_index("ix_jobs_unfinished", table_name="jobs", postgresql_where="status IN ('queued', 'running')")
     op.drop_index("ix_jobs_owner", table_name="jobs")
+    op.drop_index("ix_jobs_sameness", table_name="jobs")
+    op.drop_index("ix_jobs_follows", table_name="jobs", postgresql_where="follows_id IS NOT NULL")
     op.drop_index("ix_jobs_definition", table_name="jobs")
     op.drop_index("ix_jobs_created", table_name="jobs")
     op.drop_table("jobs")

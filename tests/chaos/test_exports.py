@@ -33,7 +33,7 @@ def ask(stack: Any) -> Iterator[Callable[..., UUID]]:
         member = _member()
 
         def ask(key: str = "slow_tasks", **params: Any) -> UUID:
-            return UUID(str(jobs.request_export(member, key, params).id))
+            return UUID(str(jobs.request_export(member, key, params, fresh=True).id))
 
         yield ask
         db.session.remove()

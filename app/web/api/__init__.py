@@ -98,6 +98,7 @@ def create_export(json_data: schemas.ExportRequest, headers_data: schemas.Export
         dialect=json_data.dialect,
         compression=json_data.compression,
         idempotency_key=headers_data.idempotency_key,
+        fresh=json_data.fresh,
     )
     replay = {"Idempotent-Replay": "true"} if job.replayed else {}
     return job_json(job), 202, {"Location": job_url(job), **replay}

@@ -103,8 +103,8 @@ class ExportRequest(Question):
     compression: str = Field("none", max_length=20, description="One of the format's compressions.")
     fresh: bool = Field(
         False,
-        description="Never join or reuse an earlier export. Every export is made anew today, so this changes "
-        "nothing yet.",
+        description="Never join the same export that is under way, and never be handed the file of an "
+        "earlier one.",
     )
 
 
@@ -158,6 +158,7 @@ class Artifact(Shape):
         description="The link to the file. It needs no sign-in; null once it is revoked or expired.",
         json_schema_extra={"format": "uri"},
     )
+    snapshot_at: Instant = Field(description="When its data were read.")
     expires_at: Instant
 
 
@@ -179,6 +180,11 @@ class Job(Shape):
     format: str
     dialect: str
     compression: str
+    sharing: Literal["joined", "reused"] | None = Field(
+        description="Null: the file is made for this job. `joined`: it waits for, or has, the file of the "
+        "same export that was under way; `reused`: of one made shortly before. `artifact.snapshot_at` says "
+        "how old its data are."
+    )
     created_at: Instant
     started_at: Instant | None
     finished_at: Instant | None
