@@ -48,7 +48,8 @@ function swap(html) {
   job.dataset.refresh = told.refresh;
   refreshTimes(job);
   const final = FINAL.has(told.status);
-  job.dispatchEvent(new CustomEvent("waybill:summary", { detail: { status: told.status, final } }));
+  const detail = { status: told.status, final, last: Number(told.last) };
+  job.dispatchEvent(new CustomEvent("waybill:summary", { detail }));
 }
 
 function replace(old, fresh, status) {

@@ -25,17 +25,19 @@ let unseen = 0;
 let top = 0;
 let following = job.dataset.live === "yes" && !location.hash.startsWith("#L");
 
-job.addEventListener("waybill:log", ({ detail }) => {
-  if (detail.number <= last) return;
-  last = detail.number;
-  waiting.push(detail);
+job.addEventListener("waybill:log", ({ detail }) => take(detail));
+
+function take(line) {
+  if (line.number <= last) return;
+  last = line.number;
+  waiting.push(line);
   if (scheduled) return;
   scheduled = true;
   const pause = next - performance.now();
   // A hidden tab gets no animation frames.
   if (document.hidden || pause > 0) setTimeout(flush, Math.max(pause, 0));
   else requestAnimationFrame(flush);
-});
+}
 
 function flush() {
   const began = performance.now();
@@ -144,7 +146,22 @@ function connection(name) {
 job.addEventListener("waybill:connection", ({ detail }) => {
   if (state.dataset.connection !== "ended") connection(detail.state);
 });
-job.addEventListener("waybill:summary", ({ detail }) => { if (detail.final) connection("ended"); });
+job.addEventListener("waybill:summary", ({ detail }) => {
+  if (!detail.final) return;
+  connection("ended");
+  if (job.dataset.live === "yes" && detail.last > last) afterwards();
+});
+
+// Lines that come after the end, when no stream is there any more: about the mail.
+async function afterwards() {
+  try {
+    const answer = await fetch(`${job.dataset.logUrl}?after=${last}`);
+    if (answer.ok) for (const line of (await answer.json()).items) take(line);
+  } catch (error) {
+    // The network is away; the next summary brings us here again.
+    if (!(error instanceof TypeError)) throw error;
+  }
+}
 
 if (following) toEnd();
 showJump();

@@ -129,12 +129,24 @@ class View:
             return None
 
     @cached_property
-    def params(self) -> list[tuple[str, object]]:
-        """Label and frozen value of each param, in the report's order."""
-        labels = {param.name: param.label for param in self.report.params} if self.report else {}
-        names = [name for name in labels if name in self.job.params]
-        names += [name for name in self.job.params if name not in labels]
-        return [(labels.get(name, name), self.job.params[name]) for name in names]
+    def labels(self) -> dict[str, str]:
+        """What each param of the job is called, in the report's order; its name if the report is gone."""
+        known = {param.name: param.label for param in self.report.params} if self.report else {}
+        known = {name: label for name, label in known.items() if name in self.job.params}
+        return known | {name: name for name in self.job.params if name not in known}
+
+    @property
+    def chosen(self) -> list[tuple[str, object]]:
+        """Label and frozen value of each param that narrows the result."""
+        return [(label, self.job.params[name]) for name, label in self.labels.items() if self._is_set(name)]
+
+    @property
+    def left_open(self) -> list[str]:
+        """Labels of the others."""
+        return [label for name, label in self.labels.items() if not self._is_set(name)]
+
+    def _is_set(self, name: str) -> bool:
+        return self.job.params[name] not in (None, [])
 
     @cached_property
     def position(self) -> int | None:

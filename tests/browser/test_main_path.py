@@ -65,6 +65,7 @@ def test_the_page_changes_by_itself_when_the_job_is_done(member: Page) -> None:
     expect(member.locator("[data-connection]")).to_have_text("Ended")
     expect(member.locator("#announcer")).to_have_text("The export is complete. The download is ready.")
     expect(member.locator("#job-side")).to_contain_text("Sent to", timeout=15_000)
+    expect(member.locator("#log-lines > li").last).to_contain_text(f"Mail sent to {MEMBER}")
     assert member.title().startswith("✓ Slow tasks")
     assert (member.locator("link[rel=icon]").get_attribute("href") or "").startswith("data:image/png")
     with member.expect_download() as waiting:

@@ -280,7 +280,7 @@ def test_a_finished_job_shows_its_file_and_receipt(
     assert "ab" * 32 in page
     assert 'title="2026-01-31 09:15:00 UTC"' in page
     assert "Created since 2026-01-01" in words
-    assert "Project&#39;s name contains any" in words
+    assert "Left open Project&#39;s name contains" in words
     assert "Expires in 23 hours" in words
     assert "CSV, machine, gzip" in words
     assert "Sent to member@example.org" in words
