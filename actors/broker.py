@@ -45,6 +45,7 @@ def init_app(app: Flask, config: Settings) -> None:
         broker.declare_queue(queue)
     # No middleware of ours retries or limits time: both are the database's business.
     dramatiq.actor(exports.run_export, broker=broker, queue_name="default")  # type: ignore[call-overload]
+    dramatiq.actor(exports.make_parts, broker=broker, queue_name="default")  # type: ignore[call-overload]
     dramatiq.actor(delivery.deliver, broker=broker, queue_name="high")  # type: ignore[call-overload]
     app.extensions["waybill.broker"] = broker
 

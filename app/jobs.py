@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, tuple_, update
+from sqlalchemy import Select, delete, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from app import dispatch, events, formats, links, settings, sharing
@@ -19,6 +19,7 @@ from app.extensions import db
 from app.models import job as transitions
 from app.models.artifact import Artifact
 from app.models.job import CANCELLED, FINAL, QUEUED, RUNNING, STATUSES, SUCCEEDED, Job
+from app.models.part import Part
 from app.models.user import User
 from app.models.worker import Worker
 from app.reports import Report
@@ -158,7 +159,10 @@ def cancel(job: Job) -> Job:
 
 def retry(job: Job) -> Job:
     """Put a failed or cancelled job back on its queue with a fresh set of attempts. Raises Conflict."""
-    if not transitions.reopen(db.session.connection(), job.id):
+    conn = db.session.connection()
+    # Whoever asks anew wants what is true now, not parts of what was.
+    conn.execute(delete(Part).where(Part.job_id == job.id))
+    if not transitions.reopen(conn, job.id):
         db.session.rollback()
         raise Conflict(f"This job is {job.status}; only a failed or cancelled one can be tried again.")
     _say(job, "Put back on the queue.", QUEUED)

@@ -236,9 +236,10 @@ class Lease(Hold):
         with db.engine.begin() as conn:
             ours = update(Job).where(*jobs.held(self.claim)).values(progress).returning(Job.id, Job.owner_id)
             told = list(conn.execute(ours))
-            if told:
-                theirs = update(Job).where(*following).values(progress).returning(Job.id, Job.owner_id)
-                told += conn.execute(theirs)
+            if not told:
+                raise LeaseLost
+            theirs = update(Job).where(*following).values(progress).returning(Job.id, Job.owner_id)
+            told += conn.execute(theirs)
         for job_id, owner_id in told:
             events.publish_progress(job_id, owner_id, done, total, "rows")
 

@@ -15,7 +15,7 @@ from app.errors import BadSettings
 VERSION = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent
 RUN_ENV = ROOT / "var" / "run.env"
-DEFAULT_SECRET_KEY = "waybill-development-only"  # noqa: S105
+DEFAULT_SECRET_KEY = "waybill-development-only"
 
 
 def setting(help: str, default: str | int | bool | None = None) -> str:
@@ -57,6 +57,7 @@ class Settings:
     events_retention_days: int = number("How long a finished job's log is kept.", 30)
     lease_seconds: int = number("How long a silent worker keeps its job.", 15)
     attempts_limit: int = number("How often a job is tried before it fails.", 3)
+    part_rows: int = number("Rows of one part, about, of an export that can be cut.", 250_000)
     statement_timeout_seconds: int = number("Longest query of a report.", 3600)
     user_running_limit: int = number("Queued and running jobs of one person at a time.", 20)
     request_rate: str = setting("API requests per token or session.", "600 per minute")

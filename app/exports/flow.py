@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from isal import isal_zlib
 
+from app import storage
 from app.errors import IncompleteArtifact
 from app.formats import Counter, Zipped
-from app.storage import Storage, Stored, Writer
+from app.storage import Stored, Writer
+
+
+@dataclass(frozen=True)
+class Made:
+    """A complete file in the storage; `parts` tells what it was joined from, if it was."""
+
+    stored: Stored
+    rows: int
+    sha256: str
+    parts: Sequence[dict[str, Any]] = ()
 
 
 @dataclass
 class Flow:
-    """Counts, compresses, hashes and writes each block, in that order."""
+    """Counts, compresses, hashes and writes each block, in that order.
+
+    `sha` is anything with `update(block)`.
+    """
 
     writer: Writer
     counter: Counter
     compressor: Any
-    size: int = 0
     sha: Any = field(default_factory=hashlib.sha256)
+    size: int = 0
 
     def write(self, block: bytes) -> None:
         self.counter.feed(block)
@@ -58,10 +73,11 @@ def reconcile(rows: int, flow: Flow) -> None:
         )
 
 
-def found_whole(storage: Storage, stored: Stored, flow: Flow) -> None:
-    found = storage.stat(stored.key).bytes
-    if not found == stored.bytes == flow.size:
-        storage.delete(stored.key)
+def found_whole(stored: Stored, size: int) -> None:
+    """Raise IncompleteArtifact unless the storage holds the `size` bytes that were hashed."""
+    found = storage.current().stat(stored.key).bytes
+    if not found == stored.bytes == size:
+        storage.current().delete(stored.key)
         raise IncompleteArtifact(
-            f"The storage holds {found:,} bytes where {flow.size:,} were written. Nothing was published."
+            f"The storage holds {found:,} bytes where {size:,} were written. Nothing was published."
         )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from app import formats
-from app.errors import NotAllowed
+from app import formats, settings
+from app.errors import NotAllowed, NotFound
 from app.extensions import db
 from app.formats import Format
 from app.models.job import Job
 from app.models.user import User
 from app.reports import Report, registry
+from app.sources import Source, open_source
 
 EXTENSIONS = {"none": "", "gzip": ".gz", "zip": ".zip"}
 CONTENT_TYPES = {"gzip": "application/gzip", "zip": "application/zip"}
@@ -44,6 +46,14 @@ class Order:
         db.session.expunge_all()
         db.session.remove()
         return order
+
+    @property
+    def source(self) -> Source:
+        name, config = self.report.source, settings.current()
+        url = config.source_urls.get(name)
+        if url is None:
+            raise NotFound(f"The source {name!r} is not set up. Set SOURCE_{name.upper()}_URL.")
+        return open_source(name, url, timedelta(seconds=config.statement_timeout_seconds))
 
     @property
     def extension(self) -> str:

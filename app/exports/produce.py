@@ -5,55 +5,50 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
-from flask import current_app
 from sqlalchemy import Connection, func, insert
 
-from app import settings
-from app.errors import (
-    IncompleteArtifact,
-    NotFound,
-)
-from app.exports.flow import Flow, compressor, found_whole, reconcile
+from app import settings, storage
+from app.errors import IncompleteArtifact
+from app.exports import parts
+from app.exports.flow import Flow, Made, compressor, found_whole, reconcile
 from app.exports.order import Order
 from app.formats import Unfit, Writing
 from app.leases import Lease
 from app.models.artifact import Artifact
 from app.reports import SqlReport, Statement, compose, statement
-from app.sources import Reading, Source, open_source
-from app.storage import Storage, Stored, artifact_key
+from app.sources import Reading
+from app.storage import artifact_key
 
 
 def produce(lease: Lease, order: Order) -> None:
-    storage = cast(Storage, current_app.extensions["waybill.storage"])
-    source = _source(order.report.source)
     filename = f"{order.report.filename_on(datetime.now(UTC).date())}.{order.extension}"
     key = artifact_key(lease.job_id, lease.attempt, order.extension)
     began = time.monotonic()
     lease.log(f"Connecting to the source {order.report.source!r}.")
-    with source.reading() as reading, lease.breaking_off(reading.break_off):
+    with order.source.reading() as reading, lease.breaking_off(reading.break_off):
         lease.log(f"Reading one snapshot of {_clock_time(reading.snapshot_at)}, writing {_spoken(order)}.")
-        stored, flow = _written(lease, order, reading, storage, key, filename)
-    found_whole(storage, stored, flow)
-    receipt = _receipt(lease, order, reading, flow)
+        made = parts.make(lease, order, reading, key, filename) or _whole(
+            lease, order, reading, key, filename
+        )
+    receipt = _receipt(lease, order, reading, made)
     published = lease.succeed(
-        _summary(flow, time.monotonic() - began),
-        lambda conn: _publish(conn, lease, order, key, filename, flow, receipt),
+        _summary(made, time.monotonic() - began),
+        lambda conn: _publish(conn, lease, order, filename, made, receipt),
     )
     if not published:
-        storage.delete(key)
+        storage.current().delete(key)
 
 
-def _written(
-    lease: Lease, order: Order, reading: Reading, storage: Storage, key: str, filename: str
-) -> tuple[Stored, Flow]:
-    """The whole file, stored and reconciled; begun anew when a column must be wider than it seemed."""
+def _whole(lease: Lease, order: Order, reading: Reading, key: str, filename: str) -> Made:
+    """The file in one stream, reconciled; begun anew when a column must be wider than it seemed."""
     texts: set[int] = set()
     while True:
         writing = order.format.writing(order.dialect, texts=texts)
+        file = storage.current().writer(key, content_type=order.content_type, filename=filename)
         try:
-            with storage.writer(key, content_type=order.content_type, filename=filename) as writer:
+            with file as writer:
                 inner = filename.removesuffix(f".{order.compression}")
                 flow = Flow(writer, order.format.counter(), compressor(order.compression, inner))
                 rows = _stream(lease, order, reading, writing, flow)
@@ -64,9 +59,10 @@ def _written(
             lease.log(f"{unfit} Starting the file again with text in this column.")
             texts.add(unfit.position)
         else:
+            found_whole(stored, flow.size)
             for note in writing.notes:
                 lease.log(note)
-            return stored, flow
+            return Made(stored, rows, flow.sha.hexdigest())
 
 
 def _stream(lease: Lease, order: Order, reading: Reading, writing: Writing, flow: Flow) -> int:
@@ -92,8 +88,8 @@ def _query(query: Statement, reading: Reading, writing: Writing) -> Iterator[byt
         yield copy.head
         yield from reading.copy(query.sql, query.values, copy)
     else:
-        fields = reading.fields(query.sql, query.values)
-        yield from writing.batches(fields, reading.batches(query.sql, query.values))
+        fields = writing.typed(reading.fields(query.sql, query.values))
+        yield from writing.batches(fields, reading.batches(query.sql, query.values, fields))
 
 
 def _rows(lease: Lease, order: Order, reading: Reading, writing: Writing, flow: Flow) -> int:
@@ -140,52 +136,40 @@ class _Context:
             yield row
 
 
-def _receipt(lease: Lease, order: Order, reading: Reading, flow: Flow) -> dict[str, Any]:
+def _receipt(lease: Lease, order: Order, reading: Reading, made: Made) -> dict[str, Any]:
+    snapshots = [part["snapshot_at"] for part in made.parts]
     return {
         "report": order.report.key,
-        "rows": flow.counter.rows,
-        "bytes": flow.size,
-        "sha256": flow.sha.hexdigest(),
+        "rows": made.rows,
+        "bytes": made.stored.bytes,
+        "sha256": made.sha256,
         "params": dict(order.params),
         "source": order.report.source,
-        "snapshot_at": reading.snapshot_at.isoformat(),
+        "snapshot_at": min(snapshots, default=reading.snapshot_at.isoformat()),
         "format": order.format.name,
         "dialect": order.dialect,
         "compression": order.compression,
         "attempt": lease.attempt,
+        "parts": list(made.parts),
     }
 
 
 def _publish(
-    conn: Connection,
-    lease: Lease,
-    order: Order,
-    key: str,
-    filename: str,
-    flow: Flow,
-    receipt: dict[str, Any],
+    conn: Connection, lease: Lease, order: Order, filename: str, made: Made, receipt: dict[str, Any]
 ) -> None:
     conn.execute(
         insert(Artifact).values(
             job_id=lease.job_id,
-            key=key,
+            key=made.stored.key,
             filename=filename,
             content_type=order.content_type,
-            bytes=flow.size,
-            rows=receipt["rows"],
-            sha256=receipt["sha256"],
+            bytes=made.stored.bytes,
+            rows=made.rows,
+            sha256=made.sha256,
             receipt=receipt,
             expires_at=func.clock_timestamp() + timedelta(hours=settings.current().retention_hours),
         )
     )
-
-
-def _source(name: str) -> Source:
-    config = settings.current()
-    url = config.source_urls.get(name)
-    if url is None:
-        raise NotFound(f"The source {name!r} is not set up. Set SOURCE_{name.upper()}_URL.")
-    return open_source(name, url, timedelta(seconds=config.statement_timeout_seconds))
 
 
 def _spoken(order: Order) -> str:
@@ -197,8 +181,7 @@ def _clock_time(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _summary(flow: Flow, seconds: float) -> str:
-    rows = flow.counter.rows
-    if rows == 0:
+def _summary(made: Made, seconds: float) -> str:
+    if made.rows == 0:
         return "Done: no rows matched, so the file holds the header alone."
-    return f"Done: {rows:,} rows, {flow.size:,} bytes in {seconds:.1f} s. SHA-256 {flow.sha.hexdigest()}"
+    return f"Done: {made.rows:,} rows, {made.stored.bytes:,} bytes in {seconds:.1f} s. SHA-256 {made.sha256}"

@@ -4,6 +4,7 @@ from app.models.artifact import Artifact, Download
 from app.models.delivery import Delivery
 from app.models.event import Event
 from app.models.job import Job
+from app.models.part import Part
 from app.models.session import SignIn, SignInLink
 from app.models.token import ApiToken
 from app.models.user import Role, User
@@ -16,6 +17,7 @@ __all__ = [
     "Download",
     "Event",
     "Job",
+    "Part",
     "Role",
     "SignIn",
     "SignInLink",

@@ -38,7 +38,9 @@ class Artifact(db.Model):  # type: ignore[misc, name-defined]
     # Links of an earlier generation are dead; a revoked artifact has no good link at all.
     link_generation: Mapped[int] = mapped_column(default=1, server_default="1")
     link_revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+    created_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.clock_timestamp()
+    )
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     # When the sweep took the bytes away; the receipt stays.
     removed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -17,7 +17,9 @@ class Delivery(db.Model):  # type: ignore[misc, name-defined]
     __table_args__ = (
         # Once per job, kind and ending: a job that failed, was retried and succeeded tells of both.
         Index("uq_deliveries_job", "job_id", "name", "attempt", unique=True),
-        Index("ix_deliveries_due", "next_attempt_at", postgresql_where="sent_at IS NULL AND given_up_at IS NULL"),
+        Index(
+            "ix_deliveries_due", "next_attempt_at", postgresql_where="sent_at IS NULL AND given_up_at IS NULL"
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -27,10 +29,14 @@ class Delivery(db.Model):  # type: ignore[misc, name-defined]
     # The job's attempt that ended it.
     attempt: Mapped[int]
     message_id: Mapped[str] = mapped_column(String(200), unique=True)
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+    created_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.clock_timestamp()
+    )
     # How often sending was begun, and until when another sender keeps its hands off.
     tries: Mapped[int] = mapped_column(default=0, server_default="0")
-    next_attempt_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+    next_attempt_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.clock_timestamp()
+    )
     # When its message went to the queue; older than `next_attempt_at` means: not for the try that is due.
     dispatched_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     sent_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -18,5 +18,7 @@ class Worker(db.Model):  # type: ignore[misc, name-defined]
     id: Mapped[str] = mapped_column(String(100), primary_key=True)
     queues: Mapped[list[str]] = mapped_column(ARRAY(String(20)))
     threads: Mapped[int]
-    started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+    started_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.clock_timestamp()
+    )
     seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())

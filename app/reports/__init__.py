@@ -13,6 +13,7 @@ from app.reports._base import (
     SqlReport,
     Statement,
     compose,
+    ordered_by,
     statement,
 )
 from app.reports._registry import BrokenReports, Problem, Registry, registry
@@ -31,6 +32,7 @@ __all__ = [
     "SqlReport",
     "Statement",
     "compose",
+    "ordered_by",
     "registry",
     "statement",
 ]

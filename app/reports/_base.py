@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from app.errors import QueryFailed
 from app.params import RESERVED, Params
 from app.reports._sql import BadSql, Token, placeholders, render, tokens, unsafe
+from app.reports._sql import ordered_by as _ordered_by
 
 NONE = Params()
 _AGE = re.compile(r"([0-9]{1,4}) (second|minute|hour|day)s?")
@@ -84,6 +85,7 @@ class Report:
     link: Literal["signed", "signed-in"] = "signed"
     queue: Literal["default", "low"] = "default"
     partition_by: str | None = None
+    consistency: Literal["parts", "snapshot"] = "parts"
     fresh_for: str | None = None
     personal: bool | None = None
 
@@ -95,7 +97,7 @@ class Report:
     # All that an author may set, in a class body or (but for `key`) in a .sql file's head.
     OPTIONS: ClassVar[tuple[str, ...]] = (
         *("key", "title", "description", "group", "source", "roles", "params", "columns"),
-        *("filename", "link", "queue", "partition_by", "fresh_for", "personal"),
+        *("filename", "link", "queue", "partition_by", "consistency", "fresh_for", "personal"),
     )
 
     def rows(self, params: Mapping[str, Any], context: ReportContext) -> Iterator[Sequence[object]]:
@@ -155,6 +157,11 @@ def statement(report: SqlReport, bound: Mapping[str, Any], user: Person) -> Stat
     person = dict(zip(RESERVED, (str(user.email), str(user.id)), strict=True))
     found = _statement(report.query, {**bound, **person}, report.params)
     return Statement("\n" * (report.query[0].line - 1) + found.sql, found.values)
+
+
+def ordered_by(report: SqlReport) -> str | None:
+    """The column that the report's rows ascend by; "" for any other order, None for no order at all."""
+    return _ordered_by(report.query)
 
 
 def compose(sql: str, bound: Mapping[str, Any]) -> Statement:

@@ -75,6 +75,8 @@ def _names(report: Report, known: Known) -> Iterator[Finding]:
             )
     if report.queue not in ("default", "low"):
         yield Finding(f"queue is {report.queue!r}; use 'default', or 'low' for one that takes hours", "queue")
+    if report.consistency not in ("parts", "snapshot"):
+        yield Finding(f"consistency is {report.consistency!r}; use 'parts' or 'snapshot'", "consistency")
     if report.link not in ("signed", "signed-in"):
         yield Finding(f"link is {report.link!r}; use 'signed' or 'signed-in'", "link")
 

@@ -97,6 +97,26 @@ def unsafe(found: Sequence[Token]) -> Iterator[BadSql]:
             yield BadSql(reason, token.line)
 
 
+def ordered_by(found: Sequence[Token]) -> str | None:
+    """The column that the query's rows ascend by first; "" for any other order, None for no order at all."""
+    code = [token for token in found if token.kind not in ("space", "comment")]
+    depth, order = 0, None
+    for at, token in enumerate(code):
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        following = code[at + 1].text.lower() if at + 1 < len(code) else ""
+        if depth == 0 and token.kind == "word" and (token.text.lower(), following) == ("order", "by"):
+            order = at + 2
+    if order is None:
+        return None
+    key = code[order : order + 1]
+    if [token.text for token in code[order + 1 : order + 2]] == ["."]:
+        key = code[order + 2 : order + 3]
+        order += 2
+    after = code[order + 1].text.lower() if order + 1 < len(code) else ";"
+    plain = key and key[0].kind in ("word", "identifier") and after in (",", ";", "asc", "limit")
+    return key[0].text.strip('"') if plain and after != "limit" else ""
+
+
 def render(found: Sequence[Token], typed: Callable[[str], str]) -> str:
     """The query for psycopg: `typed(name)` stands where :name stood, % is doubled, comments are gone.
 

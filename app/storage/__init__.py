@@ -20,6 +20,8 @@ from typing import Protocol, Self
 from urllib.parse import quote, urlsplit
 from uuid import UUID
 
+from flask import current_app
+
 from app.errors import BadSettings, StorageUnavailable
 
 Block = bytes | bytearray | memoryview
@@ -43,6 +45,12 @@ def open_storage(url: str, environ: Mapping[str, str] | None = None) -> Storage:
         raise BadSettings(f"STORAGE_URL is {url!r}; use file:///folder or s3://bucket/prefix.")
     opened: Storage = import_module(module).open_storage(url, environ or {})
     return opened
+
+
+def current() -> Storage:
+    """The storage of the app at work."""
+    storage: Storage = current_app.extensions["waybill.storage"]
+    return storage
 
 
 def artifact_key(job_id: UUID, attempt: int, extension: str) -> str:

@@ -1,0 +1,355 @@
+"""An export in parts: cut by ranges of a key, made by whoever is free, joined in order.
+
+One worker has the job: it holds the snapshot, plans the parts, makes parts like everybody else, and joins
+what is finished. Others help: `help_out` takes parts of a job until none is left. A finished part is a
+checkpoint: it outlives every process, and the next attempt only makes what is missing.
+
+Each part is read back once, in order, while later ones are still being made: that gives the whole file's
+SHA-256, and shows that what is stored is what was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from isal.isal_zlib import crc32
+from sqlalchemy import Connection, func, select, update
+
+from app import dispatch, events, settings, storage
+from app.errors import Interruption, LeaseLost, ObjectMissing, WaybillError
+from app.exports.flow import Flow, Made, compressor, found_whole, reconcile
+from app.exports.order import Order
+from app.extensions import db
+from app.leases import Hold, Lease
+from app.models import part as parts
+from app.models.job import Claim, Job, held
+from app.models.part import DONE, Part, Taken
+from app.progress import Ticker
+from app.reports import SqlReport, Statement, ordered_by, statement
+from app.sources import Copy, Reading
+from app.storage import Writer
+
+log = logging.getLogger(__name__)
+
+MOST_PARTS = 100
+# How long to wait for parts in others' hands before looking again, in seconds.
+GLANCE = 0.1
+# What files can be joined: these are whole wherever they are cut.
+JOINABLE = ("none", "gzip")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How an export is cut, by anybody who has its order."""
+
+    query: Statement
+    column: str
+    copy: Copy
+    compression: str
+
+    @classmethod
+    def of(cls, order: Order, reading: Reading) -> Cut | None:
+        """None: this report, format or compression is made in one stream."""
+        report = order.report
+        column = report.partition_by
+        if not isinstance(report, SqlReport) or column is None or order.compression not in JOINABLE:
+            return None
+        if ordered_by(report) not in (None, column):
+            return None
+        query = statement(report, order.values, order.user)
+        writing = order.format.writing(order.dialect)
+        copy = writing.copy(lambda: reading.fields(query.sql, query.values))
+        return cls(query, column, copy, order.compression) if copy else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Parts of another query, dialect or key are no use to this one."""
+        made_of = [self.query.sql, self.query.values, self.column, repr(self.copy), self.compression]
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def make(lease: Lease, order: Order, reading: Reading, key: str, filename: str) -> Made | None:
+    """The whole file in parts; None if it is not worth cutting, or can't be."""
+    cut = Cut.of(order, reading)
+    if cut is None or not _planned(lease, order, cut, reading):
+        return None
+    with storage.current().writer(key, content_type=order.content_type, filename=filename) as writer:
+        joiner = _Joiner(lease, writer)
+        while not joiner.complete:
+            taken = _take(lease.claim)
+            if taken:
+                _make_own(lease, order, cut, reading, taken)
+            joined = joiner.join_finished()
+            lease.check()
+            if not taken and not joined:
+                time.sleep(GLANCE)
+        made = Made(writer.commit(), joiner.rows, joiner.sha.hexdigest(), joiner.receipts)
+    found_whole(made.stored, joiner.size)
+    joiner.forget_objects()
+    lease.progress(made.rows, made.rows)
+    return made
+
+
+def help_out(job_id: UUID, attempt: int) -> None:
+    """Make parts of another worker's job until none is left. Whatever goes wrong is left to that worker."""
+    claim = _claim(job_id, attempt)
+    taken = _take(claim) if claim else None
+    if claim is None or taken is None:
+        return
+    try:
+        order = Order.of(job_id)
+        with order.source.reading(taken.snapshot) as reading:
+            cut = Cut.of(order, reading)
+            while cut is not None and taken is not None:
+                with _PartHold(taken) as hold, hold.breaking_off(reading.break_off):
+                    _make_one(hold, order, cut, reading)
+                taken = _take(claim)
+    except (Interruption, WaybillError) as error:
+        log.info("Helping job %s ends: %s", job_id, str(error) or type(error).__name__)
+    finally:
+        if taken is not None:
+            with db.engine.begin() as conn:
+                parts.release(conn, taken)
+
+
+def _planned(lease: Lease, order: Order, cut: Cut, reading: Reading) -> bool:
+    """Keep what an earlier attempt finished, or cut anew; then call for help."""
+    with db.engine.begin() as conn:
+        done, total = _kept(conn, lease, order, cut)
+        if not total:
+            bounds = _bounds(cut, reading)
+            if not bounds:
+                return False
+            parts.plan(conn, lease.claim, bounds, cut.fingerprint)
+            total = len(bounds) + 1
+        parts.restart(conn, lease.claim, reading.export_snapshot(), reading.snapshot_at)
+    lease.progress(0, reading.estimate(cut.query.sql, cut.query.values))
+    if done:
+        lease.log(f"{done} of {total} parts are finished; the others are made from this new snapshot.")
+    else:
+        lease.log(f"Cut into {total} parts by {cut.column!r}.")
+    for _ in range(min(total - done, _helpers(order)) - 1):
+        dispatch.enqueue("make_parts", _queue(lease.job_id), str(lease.job_id), lease.attempt)
+    return True
+
+
+def _kept(conn: Connection, lease: Lease, order: Order, cut: Cut) -> tuple[int, int]:
+    """(finished, all) parts of earlier attempts that are of use."""
+    rows = conn.execute(select(Part.status, Part.fingerprint).where(Part.job_id == lease.job_id)).all()
+    done = sum(row.status == DONE for row in rows)
+    useless = any(row.fingerprint != cut.fingerprint for row in rows)
+    if useless or (done and order.report.consistency == "snapshot"):
+        return 0, 0
+    return done, len(rows)
+
+
+def _bounds(cut: Cut, reading: Reading) -> Sequence[str]:
+    query = cut.query
+    rows = reading.estimate(query.sql, query.values)
+    wanted = min(rows // settings.current().part_rows, MOST_PARTS)
+    return reading.bounds(query.sql, query.values, cut.column, wanted) if wanted > 1 else ()
+
+
+def _helpers(order: Order) -> int:
+    """How many hands at most: two for each living worker process that listens."""
+    from app.models.worker import Worker
+
+    alive = select(func.count()).where(
+        Worker.queues.contains([order.report.queue]),
+        Worker.seen_at > func.clock_timestamp() - timedelta(seconds=15),
+    )
+    with db.engine.connect() as conn:
+        return max(1, 2 * int(conn.execute(alive).scalar_one()))
+
+
+def _queue(job_id: UUID) -> str:
+    with db.engine.connect() as conn:
+        return str(conn.execute(select(Job.queue).where(Job.id == job_id)).scalar_one())
+
+
+def _claim(job_id: UUID, attempt: int) -> Claim | None:
+    """The claim of the attempt that asked for help, if it still holds the job."""
+    with db.engine.connect() as conn:
+        owner = conn.execute(select(Job.owner_id).where(*held(Claim(job_id, 0, attempt)))).scalar()
+    return Claim(job_id, owner, attempt) if owner else None
+
+
+def _take(claim: Claim) -> Taken | None:
+    with db.engine.begin() as conn:
+        return parts.take(conn, claim, _span())
+
+
+def _span() -> timedelta:
+    return timedelta(seconds=settings.current().lease_seconds)
+
+
+class _PartHold(Hold):
+    """One worker's hold on a part."""
+
+    def __init__(self, taken: Taken) -> None:
+        super().__init__(f"part {taken.number} of job {taken.job.job_id}", _span())
+        self.taken = taken
+        self.ticker = Ticker(self._write_progress, time.monotonic)
+
+    def renew(self, conn: Connection) -> type[Interruption] | None:
+        return None if parts.renew(conn, self.taken, self._span) else LeaseLost
+
+    def progress(self, rows: int) -> None:
+        self.check()
+        self.ticker.tick(rows)
+
+    def _write_progress(self, rows: int, _: int | None) -> None:
+        job = self.taken.job
+        with db.engine.begin() as conn:
+            if not parts.progress(conn, self.taken, rows):
+                raise LeaseLost
+            done = select(func.sum(Part.rows)).where(Part.job_id == job.job_id).scalar_subquery()
+            row = conn.execute(
+                update(Job)
+                .where(*held(job))
+                .values(progress_done=done)
+                .returning(Job.progress_done, Job.progress_total)
+            ).first()
+        if row:
+            events.publish_progress(job.job_id, job.owner_id, *row, "rows")
+
+
+def _make_own(lease: Lease, order: Order, cut: Cut, reading: Reading, taken: Taken) -> None:
+    try:
+        with _PartHold(taken) as hold:
+            _make_one(hold, order, cut, reading)
+    except LeaseLost:
+        # Somebody else has the part by now; or the job, which the lease says when it is asked.
+        lease.check()
+
+
+def _make_one(hold: _PartHold, order: Order, cut: Cut, reading: Reading) -> None:
+    taken = hold.taken
+    key = f"artifacts/{taken.job.job_id}/parts/{taken.number}-{taken.claim}"
+    sql, values = reading.within(cut.query.sql, cut.query.values, cut.column, taken.lower, taken.upper)
+    writing = storage.current().writer(key, content_type=order.content_type, filename=f"part {taken.number}")
+    with writing as writer:
+        flow = Flow(writer, order.format.counter(), compressor(cut.compression, ""), Crc32())
+        if taken.lower is None:
+            flow.write(cut.copy.head)
+        else:
+            flow.counter.feed(cut.copy.head)
+        for block in reading.copy(sql, values, cut.copy):
+            flow.write(block)
+            hold.progress(reading.rows_read)
+        flow.close()
+        reconcile(reading.rows_read, flow)
+        stored = writer.commit()
+    found_whole(stored, flow.size)
+    _finish(taken, key, reading.rows_read, flow)
+
+
+def _finish(taken: Taken, key: str, rows: int, flow: Flow) -> None:
+    job = taken.job
+    with db.engine.begin() as conn:
+        if not parts.finish(conn, taken, key=key, rows=rows, bytes=flow.size, crc32=flow.sha.value):
+            raise LeaseLost
+        line = events.write(conn, job.job_id, f"Part {taken.number}: {rows:,} rows.", claim=job)
+    if line:
+        events.publish_line(job.job_id, job.owner_id, line)
+
+
+class Crc32:
+    """A checksum that costs next to nothing, for what is proven again by the whole file's SHA-256."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def update(self, block: bytes) -> None:
+        self.value = crc32(block, self.value)
+
+
+class _Joiner:
+    """Adds finished parts to the file, in order, and hashes them on the way."""
+
+    def __init__(self, lease: Lease, writer: Writer) -> None:
+        self._lease, self._writer = lease, writer
+        self._keys: list[str] = []
+        self._total = self._count()
+        self.sha = hashlib.sha256()
+        self.rows = self.size = 0
+        self.receipts: list[dict[str, Any]] = []
+
+    @property
+    def complete(self) -> bool:
+        return len(self._keys) == self._total
+
+    def join_finished(self) -> bool:
+        """True if there was something to join."""
+        finished = list(self._finished())
+        for part in finished:
+            if not self._join(part):
+                break
+        return bool(finished)
+
+    def forget_objects(self) -> None:
+        for key in self._keys:
+            storage.current().delete(key)
+
+    def _join(self, part: Any) -> bool:
+        sha = self.sha.copy()
+        try:
+            sound = self._read_back(part, sha)
+        except ObjectMissing:
+            sound = False
+        if not sound:
+            self._lease.log(f"Part {part.number} is not what was written; it is made again.", "warning")
+            with db.engine.begin() as conn:
+                parts.remake(conn, self._lease.job_id, part.number)
+            return False
+        self._writer.append(part.key)
+        self._keys.append(part.key)
+        self.sha = sha
+        self.rows += part.rows
+        self.size += part.bytes
+        self.receipts.append(
+            {
+                "number": part.number,
+                "rows": part.rows,
+                "bytes": part.bytes,
+                "snapshot_at": part.snapshot_at.isoformat(),
+            }
+        )
+        return True
+
+    def _read_back(self, part: Any, sha: Any) -> bool:
+        check, size = Crc32(), 0
+        for block in storage.current().open(part.key):
+            self._lease.check()
+            sha.update(block)
+            check.update(block)
+            size += len(block)
+        return (size, check.value) == (part.bytes, part.crc32)
+
+    def _finished(self) -> Iterator[Any]:
+        """The next parts in order, as far as they are done."""
+        after = len(self._keys)
+        query = (
+            select(Part.number, Part.status, Part.key, Part.rows, Part.bytes, Part.crc32, Part.snapshot_at)
+            .where(Part.job_id == self._lease.job_id, Part.number > after)
+            .order_by(Part.number)
+        )
+        with db.engine.connect() as conn:
+            found = conn.execute(query).all()
+        for part in found:
+            if part.status != DONE:
+                return
+            yield part
+
+    def _count(self) -> int:
+        with db.engine.connect() as conn:
+            query = select(func.count()).where(Part.job_id == self._lease.job_id)
+            return int(conn.execute(query).scalar_one())

@@ -1,0 +1,330 @@
+"""An export in parts, its workers killed at every checkpoint: the file is that of an undisturbed run.
+
+A worker is a process of its own. A trigger makes the database hold its breath at one boundary; there the
+worker is killed, its lease is run out, and the next one goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import select, text, update
+
+from app import events, exports, jobs, leases, storage
+from app.exports import parts as making
+from app.extensions import db
+from app.models import Job, Part, User
+from app.reports import Report, registry
+
+LOCKS = count(4242)
+PARTS = 4
+# Where a worker may be killed: before a part is done, after it, and before the whole is published.
+BOUNDARIES = [
+    *((f"part {number} {status}", f"NEW.number = {number} AND NEW.status = '{status}'", "parts")
+      for number in range(1, PARTS + 1) for status in ("running", "done")),
+    ("publishing", "true", "artifacts"),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def context(app: Any, demo: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(
+        app.config, "WAYBILL", replace(app.config["WAYBILL"], part_rows=500, attempts_limit=99)
+    )
+    with app.app_context():
+        yield
+        db.session.remove()
+
+
+@pytest.fixture
+def ask(member: User) -> Callable[..., UUID]:
+    def ask(**options: Any) -> UUID:
+        return UUID(str(jobs.request_export(db.session.merge(member), "all_tasks", {}, **options).id))
+
+    return ask
+
+
+@pytest.fixture
+def undisturbed(ask: Callable[..., UUID]) -> bytes:
+    """The file of one stream."""
+    content = _content(_export(ask(), whole=True))
+    assert content.count(b"\n") >= 2000
+    return content
+
+
+def test_parts_make_the_same_file(ask: Callable[..., UUID], undisturbed: bytes) -> None:
+    job = _export(ask())
+    assert _content(job) == undisturbed
+    found = jobs.artifact_of(job)
+    assert found is not None
+    assert len(found.receipt["parts"]) == PARTS
+    assert sum(part["rows"] for part in found.receipt["parts"]) == found.rows == 2000
+    assert len({part["snapshot_at"] for part in found.receipt["parts"]}) == 1
+    assert [stat.key for stat in storage.current().list(f"artifacts/{job.id}/")] == [found.key]
+    assert (job.progress_done, job.progress_total) == (2000, 2000)
+
+
+@pytest.mark.parametrize(("where", "condition", "table"), BOUNDARIES, ids=[where for where, *_ in BOUNDARIES])
+def test_a_worker_killed_at_a_boundary(
+    where: str, condition: str, table: str, ask: Callable[..., UUID], undisturbed: bytes, app: Any
+) -> None:
+    job_id = ask()
+    with _held_breath(table, condition) as boundary:
+        worker = _worker(app, job_id)
+        boundary.wait()
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        boundary.forget()
+    finished = _finished(job_id)
+    _run_out(job_id)
+    job = _export(job_id)
+    assert job.attempt == 2
+    assert _content(job) == undisturbed
+    kept = [part for part in _receipt(job) if part["number"] in finished]
+    assert len({part["snapshot_at"] for part in _receipt(job)}) == (2 if 0 < len(kept) < PARTS else 1)
+    if finished:
+        assert any(f"{len(finished)} of {PARTS} parts are finished" in line for line in _log(job_id))
+
+
+def test_killed_again_and_again(ask: Callable[..., UUID], undisturbed: bytes, app: Any) -> None:
+    """A seeded row of kills over one job: every attempt goes on where the last one fell."""
+    seed = 20_260
+    fate = random.Random(seed)
+    job_id = ask()
+    for _ in range(5):
+        _, condition, table = fate.choice(BOUNDARIES)
+        with _held_breath(table, condition) as boundary:
+            worker = _worker(app, job_id)
+            if boundary.wait(5):
+                os.kill(worker, signal.SIGKILL)
+            os.waitpid(worker, 0)
+            boundary.forget()
+        if db.session.scalar(select(Job.status).where(Job.id == job_id)) == "succeeded":
+            break
+        _run_out(job_id)
+        db.session.rollback()
+    job = db.session.get_one(Job, job_id)
+    if job.status != "succeeded":
+        job = _export(job_id)
+    assert _content(job) == undisturbed, f"seed {seed}"
+
+
+def test_a_helper_makes_parts_and_may_die(ask: Callable[..., UUID], undisturbed: bytes, app: Any) -> None:
+    job_id = ask()
+    holds = (
+        _held_breath("parts", "NEW.status = 'running' AND NEW.number = 2"),
+        _held_breath("parts", "NEW.status = 'done' AND NEW.number = 3"),
+    )
+    with holds[0] as second, holds[1] as third:
+        conductor = _worker(app, job_id)
+        second.wait()
+        helper = _worker(app, job_id, helping=True)
+        third.wait()
+        os.kill(helper, signal.SIGKILL)
+        os.waitpid(helper, 0)
+        third.forget()
+        _run_out(job_id, Part)
+        second.release()
+        os.waitpid(conductor, 0)
+    job = db.session.get_one(Job, job_id)
+    assert (job.status, job.attempt) == ("succeeded", 1)
+    assert _content(job) == undisturbed
+    made = {part.number: part.claim for part in db.session.scalars(select(Part))}
+    assert made[3] > made[4]  # taken once more than its neighbour
+
+
+def test_a_report_may_demand_one_snapshot(
+    ask: Callable[..., UUID], undisturbed: bytes, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report: Report = registry().get("all_tasks")
+    monkeypatch.setattr(report, "consistency", "snapshot")
+    job_id = ask()
+    with _held_breath("parts", "NEW.status = 'done' AND NEW.number = 3") as boundary:
+        worker = _worker(app, job_id)
+        boundary.wait()
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        boundary.forget()
+    assert _finished(job_id) == [1, 2]
+    _run_out(job_id)
+    job = _export(job_id)
+    assert _content(job) == undisturbed
+    assert len({part["snapshot_at"] for part in _receipt(job)}) == 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter", "changed"])
+def test_a_part_that_is_not_what_was_written_is_made_again(
+    damage: str, ask: Callable[..., UUID], undisturbed: bytes, app: Any
+) -> None:
+    job_id = ask()
+    with _held_breath("parts", "NEW.status = 'done' AND NEW.number = 3") as boundary:
+        worker = _worker(app, job_id)
+        boundary.wait()
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        boundary.forget()
+    _damage(job_id, damage)
+    _run_out(job_id)
+    assert _content(_export(job_id)) == undisturbed
+    assert any("Part 1 is not what was written" in line for line in _log(job_id))
+
+
+def test_gzip_parts_are_one_gzip_file(ask: Callable[..., UUID], undisturbed: bytes) -> None:
+    import gzip
+
+    assert gzip.decompress(_content(_export(ask(compression="gzip")))) == undisturbed
+
+
+def test_trying_again_reads_anew(ask: Callable[..., UUID], app: Any) -> None:
+    job_id = ask()
+    with _held_breath("parts", "NEW.status = 'done' AND NEW.number = 2") as boundary:
+        worker = _worker(app, job_id)
+        boundary.wait()
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        boundary.forget()
+    db.session.execute(update(Job).values(status="failed", lease_expires_at=None))
+    db.session.commit()
+    jobs.retry(db.session.get_one(Job, job_id))
+    assert db.session.scalars(select(Part)).all() == []
+
+
+def _export(job_id: UUID, *, whole: bool = False) -> Job:
+    """One attempt, here. `whole`: in one stream."""
+    db.session.remove()
+    lease = leases.claim(job_id)
+    assert lease is not None
+    with pytest.MonkeyPatch.context() as patch:
+        if whole:
+            patch.setattr(making, "make", lambda *_: None)
+        exports.run(lease)
+    db.session.remove()
+    job = db.session.get_one(Job, job_id)
+    assert job.status == "succeeded", _log(job_id)
+    return job
+
+
+def _worker(app: Any, job_id: UUID, *, helping: bool = False) -> int:
+    """A process that claims the job (or helps with it); its pid."""
+    db.session.remove()
+    attempt = db.session.scalar(select(Job.attempt).where(Job.id == job_id)) or 0
+    db.session.remove()
+    pid = os.fork()
+    if pid:
+        return pid
+    db.engine.dispose(close=False)
+    with app.app_context():
+        if helping:
+            making.help_out(job_id, attempt)
+        else:
+            lease = leases.claim(job_id)
+            if lease:
+                exports.run(lease)
+    os._exit(0)
+
+
+class _Boundary:
+    """A place in the database where everybody stops until told otherwise."""
+
+    def __init__(self, conn: psycopg.Connection[Any], lock: int) -> None:
+        self._conn, self._lock = conn, lock
+
+    def wait(self, seconds: float = 30) -> bool:
+        """True once somebody stopped here."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self._waiting():
+                return True
+            time.sleep(0.02)
+        return False
+
+    def release(self) -> None:
+        self._conn.execute("SELECT pg_advisory_unlock_all()")
+
+    def forget(self) -> None:
+        """The dead worker's connection ends, and with it what it had not committed."""
+        for pid in self._waiting():
+            self._conn.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+        self.release()
+
+    def _waiting(self) -> list[int]:
+        query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted"
+        rows = self._conn.execute(query, (self._lock,))
+        return [row[0] for row in rows]
+
+
+@contextmanager
+def _held_breath(table: str, condition: str) -> Iterator[_Boundary]:
+    url = db.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
+    lock = next(LOCKS)
+    name = f"hold_{lock}"
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("SELECT pg_advisory_lock(%s)", (lock,))
+        conn.execute(
+            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF {condition} THEN"
+            f" PERFORM pg_advisory_xact_lock_shared({lock}); END IF; RETURN NEW; END $$;"
+            f"CREATE TRIGGER {name} BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()"
+        )
+        try:
+            yield _Boundary(conn, lock)
+        finally:
+            conn.execute("SELECT pg_advisory_unlock_all()")
+            conn.execute(f"DROP FUNCTION {name} CASCADE")
+
+
+def _run_out(job_id: UUID, *tables: Any) -> None:
+    """The dead worker's leases, as if the time had passed."""
+    for table in tables or (Job, Part):
+        column = Job.id if table is Job else Part.job_id
+        db.session.execute(
+            update(table)
+            .where(column == job_id, table.status == "running")
+            .values(lease_expires_at=text("now() - interval '1 second'"))
+        )
+    db.session.commit()
+
+
+def _finished(job_id: UUID) -> list[int]:
+    db.session.rollback()
+    done = select(Part.number).where(Part.job_id == job_id, Part.status == "done")
+    return list(db.session.scalars(done.order_by(Part.number)))
+
+
+def _damage(job_id: UUID, how: str) -> None:
+    part = db.session.scalars(select(Part).where(Part.job_id == job_id, Part.number == 1)).one()
+    assert part.key is not None
+    kept = b"".join(storage.current().open(part.key))
+    storage.current().delete(part.key)
+    changed = {"shorter": kept[:-1], "changed": b"X" + kept[1:]}.get(how)
+    if changed is not None:
+        with storage.current().writer(part.key, content_type="x", filename="x") as writer:
+            writer.write(changed)
+            writer.commit()
+
+
+def _content(job: Job) -> bytes:
+    found = jobs.artifact_of(job)
+    assert found is not None
+    return b"".join(storage.current().open(found.key))
+
+
+def _receipt(job: Job) -> list[dict[str, Any]]:
+    found = jobs.artifact_of(job)
+    assert found is not None
+    parts: list[dict[str, Any]] = found.receipt["parts"]
+    return parts
+
+
+def _log(job_id: UUID) -> list[str]:
+    return [line.text for line in events.after(job_id, 0)]
