@@ -173,6 +173,8 @@ class Running:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # Tests in the background of a shell ignore Ctrl-C, and so would everything they start.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def wait_ready(self, seconds: float = 90) -> str:
@@ -189,7 +191,12 @@ class Running:
         """The seconds it took."""
         began = time.monotonic()
         self.process.send_signal(number)
-        self.process.wait(20)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            raise AssertionError(f"still up after 20 s:\n{self.out.read_text()}") from None
         return time.monotonic() - began
 
 
