@@ -41,7 +41,9 @@ class Settings:
     storage_url: str = setting("`file:///folder` or `s3://bucket/prefix` (with the usual `AWS_*`).", "")
     secret_key: str = setting("Signs sessions and links. At least 32 characters.", DEFAULT_SECRET_KEY)
     secret_key_fallbacks: str = setting("Earlier secret keys, by commas: links made with them stay good.", "")
-    public_url: str = setting("Where people reach Waybill; links in mails start with it.", "http://127.0.0.1:8000")
+    public_url: str = setting(
+        "Where people reach Waybill; links in mails start with it.", "http://127.0.0.1:8000"
+    )
     port: int = number("Where the web process listens.", 8000)
 
     mail_server: str = setting("SMTP server.", "")
@@ -99,17 +101,20 @@ class Settings:
         for name in ("database_url", "redis_url", "storage_url"):
             if not getattr(self, name):
                 raise BadSettings(
-                    f"{name.upper()} is not set. Set it, or type `make run` to start everything that is needed."
+                    f"{name.upper()} is not set. Set it, or type `make run` to start all that is needed."
                 )
         if not self.development and (self.secret_key == DEFAULT_SECRET_KEY or len(self.secret_key) < 32):
             raise BadSettings(
-                "SECRET_KEY is the default or shorter than 32 characters. Outside development set it to a secret "
-                'of your own, for instance the output of: python -c "import secrets; print(secrets.token_hex(32))"'
+                "SECRET_KEY is the default or shorter than 32 characters. Outside development set it to "
+                "a secret of your own, for instance the output of: "
+                'python -c "import secrets; print(secrets.token_hex(32))"'
             )
         if urlsplit(self.public_url).scheme not in ("http", "https"):
             raise BadSettings(f"PUBLIC_URL is {self.public_url!r}; it must start with http:// or https://.")
         if not self.storage_url.startswith(("file:///", "s3://")):
-            raise BadSettings(f"STORAGE_URL is {self.storage_url!r}; use file:///folder or s3://bucket/prefix.")
+            raise BadSettings(
+                f"STORAGE_URL is {self.storage_url!r}; use file:///folder or s3://bucket/prefix."
+            )
         return self
 
     @property
