@@ -26,7 +26,9 @@ format: $(INSTALLED)
 	@$(BIN)/ruff format .
 
 bench: $(INSTALLED)
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks.exports
+	@$(BIN)/python -m benchmarks.latency
+	@$(BIN)/python -m benchmarks.streams
 
 # The newest versions that fit: `make lock`; one package only: `make lock ARGS="--upgrade-package flask"`.
 lock: $(INSTALLED)

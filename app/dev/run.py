@@ -50,8 +50,10 @@ class Stop(BaseException):
 def main() -> None:
     terminal = Terminal()
     stop_with_make(os.environ)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _raise_stop)
+    signal.signal(signal.SIGINT, _raise_stop)
+    signal.signal(signal.SIGTERM, _raise_stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, _raise_stop)
     try:
         with only_one(VAR):
             Run(terminal, VAR, os.environ).until_stopped()
