@@ -118,7 +118,7 @@ def test_a_web_restart_loses_and_doubles_no_line(member: Page, stack: Any) -> No
 
 def test_a_job_is_cancelled_from_its_page(member: Page) -> None:
     start(member, rows=2000, batches=100, pause=1)
-    lines(member, 3)
+    status(member, "running")
     member.get_by_role("button", name="Cancel").click()
     dialog = member.get_by_role("dialog")
     expect(dialog).to_contain_text("thrown away")

@@ -198,7 +198,7 @@ def test_an_export_by_keyboard_alone(member: Page) -> None:
     member.keyboard.type("50")
     member.keyboard.press("Enter")
     member.wait_for_url(re.compile(r"/jobs/"))
-    lines(member, 3)
+    status(member, "running")
     press_until(member, ".actions button")
     member.keyboard.press("Enter")
     dialog = member.get_by_role("dialog")
