@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, time, timedelta
 from decimal import Decimal
-from math import isfinite, isnan
+from math import isfinite, isnan, nextafter
 
 # PostgreSQL's limit for names, in bytes.
 NAME_BYTES = 63
@@ -49,14 +49,24 @@ def as_number(value: float) -> str:
     if not isfinite(value):
         return "Infinity" if value > 0 else "-Infinity"
     text = repr(value)
-    if "e" in text:
-        return text
     if abs(value) < 1e15:
         return text.removesuffix(".0")
+    if _halfway(value, text):
+        text = f"{value:.16e}"
     # From 1e15 on PostgreSQL writes an exponent, where Python does from 1e16 on.
-    digits = text.removesuffix(".0").removeprefix("-")
-    sign, fraction = "-" * (value < 0), digits[1:].rstrip("0")
-    return f"{sign}{digits[0]}{'.' + fraction if fraction else ''}e+{len(digits) - 1}"
+    mantissa, _, exponent = text.removesuffix(".0").partition("e")
+    whole, _, fraction = mantissa.removeprefix("-").partition(".")
+    digits = (whole + fraction).rstrip("0")
+    sign, point = "-" * (value < 0), "." * (len(digits) > 1)
+    return f"{sign}{digits[0]}{point}{digits[1:]}e+{int(exponent or 0) + len(whole) - 1:02}"
+
+
+def _halfway(value: float, text: str) -> bool:
+    """Whether the text lies just between the value and the next one, where PostgreSQL takes a digit more."""
+    if abs(value) < 2**53:
+        return False
+    exact = int(Decimal(text))
+    return any(2 * exact == int(value) + int(nextafter(value, to)) for to in (0, value * 2) if isfinite(to))
 
 
 def duration(value: timedelta) -> str:

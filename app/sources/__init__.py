@@ -6,7 +6,7 @@ A new kind is one new module here with `SCHEMES` and `open_source(name, url, tim
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import cache
@@ -41,16 +41,20 @@ class Reading(ABC):
     rows_read: int
 
     @abstractmethod
-    def copy(self, sql: str, values: Mapping[str, Any], copy: Copy) -> Iterator[bytes]:
-        """The query's result as the database itself writes it, in blocks of whole rows, without the head."""
+    def copy(self, sql: str, values: Mapping[str, Any], copy: Copy) -> Generator[bytes, None, None]:
+        """The query's result as the database itself writes it, in blocks of whole rows, without the head.
+
+        Close it to leave it early: the next query sees the same snapshot.
+        """
 
     @abstractmethod
     def batches(
         self, sql: str, values: Mapping[str, Any], fields: Sequence[Field] | None = None
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """The query's result by column, in batches of a few thousand rows.
 
         Typed as `fields` says: those that the method of this name gives, or these with some made `text`.
+        Close it to leave it early: the next query sees the same snapshot.
         """
 
     @abstractmethod

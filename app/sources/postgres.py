@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import select
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -104,27 +104,26 @@ class PostgresReading(Reading):
             assert row is not None
             self.snapshot_at: datetime = row[0]
 
-    def copy(self, sql: str, values: Mapping[str, Any], copy: Copy) -> Iterator[bytes]:
+    def copy(self, sql: str, values: Mapping[str, Any], copy: Copy) -> Generator[bytes, None, None]:
         self.rows_read = 0
         composed = f"{copy.before}{self._composed(sql, values)}\n{copy.after}"
         query = f"COPY ({composed}) TO STDOUT WITH ({copy.options})"
-        with self._translated():
+        with self._translated(), self._abandonable():
             for block in self._wire.copy_out(query.encode()):
-                # Exact at the end; on the way it says how far the copy is (the header counts as a row).
+                # Exact at the end; on the way it says how far the copy is.
                 self.rows_read += len(block)
                 yield _joined(block, copy.line_end)
         self.rows_read = self._wire.rows
 
     def batches(
         self, sql: str, values: Mapping[str, Any], fields: Sequence[Field] | None = None
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         # Arrow is heavy: a worker that writes only CSV never loads it.
         from app.sources import _delimited
 
         typed = fields or self.fields(sql, values)
-        for block in self.copy(sql, values, Copy("FORMAT csv, ENCODING 'UTF8'")):
-            if block:
-                yield _delimited.batch(block, typed)
+        with closing(self.copy(sql, values, Copy("FORMAT csv, ENCODING 'UTF8'"))) as blocks:
+            yield from (_delimited.batch(block, typed) for block in blocks if block)
 
     def rows(self, sql: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         self.rows_read = 0
@@ -207,6 +206,20 @@ class PostgresReading(Reading):
         return ClientCursor(self._conn).mogrify(sql, values) if values else sql.replace("%%", "%")
 
     @contextmanager
+    def _abandonable(self) -> Iterator[None]:
+        """A copy that is left before its end costs neither the connection nor the snapshot."""
+        self._conn.execute("SAVEPOINT copying")
+        try:
+            yield
+        except GeneratorExit:
+            if not self._conn.closed:
+                self.break_off()
+                self._wire.drain()
+                self._conn.execute("ROLLBACK TO SAVEPOINT copying")
+            raise
+        self._conn.execute("RELEASE SAVEPOINT copying")
+
+    @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
@@ -234,7 +247,7 @@ class PostgresReading(Reading):
 class _Wire:
     """COPY TO STDOUT on libpq's own functions: half the CPU of psycopg's `Copy`, the same as psql's.
 
-    After an error or an early end the connection is good only for closing.
+    After an error the connection is good only for closing; after an early end, for `drain`.
     """
 
     def __init__(self, pgconn: PGconn) -> None:
@@ -269,6 +282,19 @@ class _Wire:
         self.rows = self._expect(ExecStatus.COMMAND_OK).command_tuples or 0
         # The answer's end: only then the connection takes the next query.
         while self._result() is not None:
+            pass
+
+    def drain(self) -> None:
+        """Take what is left of a copy that was broken off."""
+        length = 1
+        while length >= 0:
+            try:
+                length, _ = self._pgconn.get_copy_data(1)
+            except psycopg.OperationalError:
+                break
+            if length == 0:
+                self._wait()
+        while self._pgconn.get_result():
             pass
 
     def _expect(self, status: ExecStatus) -> PGresult:
