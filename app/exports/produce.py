@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -89,7 +90,9 @@ def _query(query: Statement, reading: Reading, writing: Writing) -> Iterator[byt
         yield from reading.copy(query.sql, query.values, copy)
     else:
         fields = writing.typed(reading.fields(query.sql, query.values))
-        yield from writing.batches(fields, reading.batches(query.sql, query.values, fields))
+        # Closed at once when the file is begun anew: the next query needs the connection.
+        with closing(reading.batches(query.sql, query.values, fields)) as batches:
+            yield from writing.batches(fields, batches)
 
 
 def _rows(lease: Lease, order: Order, reading: Reading, writing: Writing, flow: Flow) -> int:
