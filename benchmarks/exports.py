@@ -106,7 +106,7 @@ def measure(rows: int, rounds: int, large: int) -> list[tuple[str, str, str]]:
     from app.dev.postgres import programs
 
     with ExitStack() as stack:
-        bench = _bench(stack, stack.enter_context(services()), rows, large)
+        bench = stand(stack, stack.enter_context(services()), rows, large)
         psql = programs() / "bin/psql"
         bench.post("warm")
         bench.resident()
@@ -134,7 +134,7 @@ def measure(rows: int, rounds: int, large: int) -> list[tuple[str, str, str]]:
         return found
 
 
-def _bench(stack: ExitStack, environ: dict[str, str], rows: int, large: int) -> Bench:
+def stand(stack: ExitStack, environ: dict[str, str], rows: int, large: int) -> Bench:
     """Migrated, the table made, the processes running, the reports known."""
     from flask_migrate import upgrade
 
