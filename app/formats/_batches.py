@@ -37,14 +37,14 @@ def chunks(rows: Iterable[Sequence[object]], size: int) -> Iterator[list[tuple[o
 
 def field(name: str, values: Iterable[object]) -> Field:
     """The kind that holds the values; where they disagree, the one that holds most of them."""
-    kinds = Counter(map(_kind, values))
+    kinds: Counter[Kind | None] = Counter(map(_kind, values))
     kinds.pop(None, None)
     if not kinds:
         return Field(name, "text")
-    if kinds.keys() == {"int64", "float64"}:
-        return Field(name, "float64")
-    if kinds.keys() == {"int64", "decimal"}:
-        return _decimal(name, values)
+    # Whole numbers among others are of their kind.
+    for other in ("float64", "decimal"):
+        if other in kinds:
+            kinds[other] += kinds.pop("int64", 0)
     kind = kinds.most_common(1)[0][0]
     assert kind is not None
     return _decimal(name, values) if kind == "decimal" else Field(name, kind)

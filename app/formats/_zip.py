@@ -13,6 +13,8 @@ from isal import isal_zlib
 # Beyond these an entry's sizes and offsets need the zip64 fields.
 LIMIT_32 = 0xFFFFFFFF
 LIMIT_16 = 0xFFFF
+# What a narrow field says when its value is in a wide one.
+_WIDE_32, _WIDE_16 = 0xFFFFFFFF, 0xFFFF
 LOCAL, _DESCRIPTOR, _CENTRAL = b"PK\x03\x04", b"PK\x07\x08", b"PK\x01\x02"
 _DEFLATED = 8
 SIZES_FOLLOW, _UTF8 = 0x0008, 0x0800
@@ -112,7 +114,7 @@ def _local(entry: _Entry) -> bytes:
 def _central(entry: _Entry) -> bytes:
     values = [entry.size, entry.packed, entry.offset]
     wide = [value for value in values if value >= LIMIT_32]
-    size, packed, offset = (min(value, LIMIT_32) for value in values)
+    size, packed, offset = map(_narrow, values)
     extra = struct.pack(f"<HH{len(wide)}Q", 1, 8 * len(wide), *wide) if wide else b""
     version = _ZIP64 if wide else _PLAIN
     fields = (_CENTRAL, version, version, entry.flags, _DEFLATED, 0, _DAY_ONE, entry.crc, packed, size)
@@ -121,13 +123,14 @@ def _central(entry: _Entry) -> bytes:
 
 
 def _end(entries: int, size: int, offset: int) -> bytes:
-    end = struct.pack(
-        "<4s4H2LH",
-        *(b"PK\x05\x06", 0, 0, min(entries, LIMIT_16), min(entries, LIMIT_16)),
-        *(min(size, LIMIT_32), min(offset, LIMIT_32), 0),
-    )
+    count = entries if entries < LIMIT_16 else _WIDE_16
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, count, count, _narrow(size), _narrow(offset), 0)
     if max(size, offset) < LIMIT_32 and entries < LIMIT_16:
         return end
     wide = (b"PK\x06\x06", 44, _ZIP64, _ZIP64, 0, 0, entries, entries, size, offset)
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, offset + size, 1)
     return struct.pack("<4sQ2H2L4Q", *wide) + locator + end
+
+
+def _narrow(value: int) -> int:
+    return value if value < LIMIT_32 else _WIDE_32
