@@ -101,4 +101,7 @@ class Counter:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("\nStopped. The next `make` goes on with the installation.") from None
