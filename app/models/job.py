@@ -269,6 +269,8 @@ def reopen(conn: Connection, job_id: UUID) -> bool:
         forgiven=Job.attempt,
         error_code=None,
         error_message=None,
+        # How long it takes, and its rate, are measured from the new beginning.
+        started_at=None,
         finished_at=None,
         next_attempt_at=None,
         dispatched_at=None,

@@ -431,7 +431,8 @@ def test_cancelling_what_has_ended_changes_nothing_and_says_so(
 def test_retry_puts_a_failed_job_back(signed_in: FlaskClient, job: Any, post: Any, load: Any) -> None:
     made = job("failed", error_message="x", error_code="y")
     assert post(signed_in, f"/jobs/{made}/retry").location == f"/jobs/{made}"
-    assert load(made).status == "queued"
+    again = load(made)
+    assert (again.status, again.started_at, again.error_code) == ("queued", None, None)
     post(signed_in, f"/jobs/{made}/retry")
     assert "can be tried again" in signed_in.get(f"/jobs/{made}").text
 
