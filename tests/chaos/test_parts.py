@@ -80,12 +80,7 @@ def test_a_worker_killed_at_a_boundary(
     where: str, condition: str, table: str, ask: Callable[..., UUID], undisturbed: bytes, app: Any
 ) -> None:
     job_id = ask()
-    with _held_breath(table, condition) as boundary:
-        worker = _worker(app, job_id)
-        boundary.wait()
-        os.kill(worker, signal.SIGKILL)
-        os.waitpid(worker, 0)
-        boundary.forget()
+    _kill_at(table, condition, app, job_id)
     finished = _finished(job_id)
     _run_out(job_id)
     job = _export(job_id)
@@ -150,12 +145,7 @@ def test_a_report_may_demand_one_snapshot(
     report: Report = registry().get("all_tasks")
     monkeypatch.setattr(report, "consistency", "snapshot")
     job_id = ask()
-    with _held_breath("parts", "NEW.status = 'done' AND NEW.number = 3") as boundary:
-        worker = _worker(app, job_id)
-        boundary.wait()
-        os.kill(worker, signal.SIGKILL)
-        os.waitpid(worker, 0)
-        boundary.forget()
+    _kill_at("parts", "NEW.status = 'done' AND NEW.number = 3", app, job_id)
     assert _finished(job_id) == [1, 2]
     _run_out(job_id)
     job = _export(job_id)
@@ -168,12 +158,7 @@ def test_a_part_that_is_not_what_was_written_is_made_again(
     damage: str, ask: Callable[..., UUID], undisturbed: bytes, app: Any
 ) -> None:
     job_id = ask()
-    with _held_breath("parts", "NEW.status = 'done' AND NEW.number = 3") as boundary:
-        worker = _worker(app, job_id)
-        boundary.wait()
-        os.kill(worker, signal.SIGKILL)
-        os.waitpid(worker, 0)
-        boundary.forget()
+    _kill_at("parts", "NEW.status = 'done' AND NEW.number = 3", app, job_id)
     _damage(job_id, damage)
     _run_out(job_id)
     assert _content(_export(job_id)) == undisturbed
@@ -188,12 +173,7 @@ def test_gzip_parts_are_one_gzip_file(ask: Callable[..., UUID], undisturbed: byt
 
 def test_trying_again_reads_anew(ask: Callable[..., UUID], app: Any) -> None:
     job_id = ask()
-    with _held_breath("parts", "NEW.status = 'done' AND NEW.number = 2") as boundary:
-        worker = _worker(app, job_id)
-        boundary.wait()
-        os.kill(worker, signal.SIGKILL)
-        os.waitpid(worker, 0)
-        boundary.forget()
+    _kill_at("parts", "NEW.status = 'done' AND NEW.number = 2", app, job_id)
     db.session.execute(update(Job).values(status="failed", lease_expires_at=None))
     db.session.commit()
     jobs.retry(db.session.get_one(Job, job_id))
@@ -232,6 +212,16 @@ def _worker(app: Any, job_id: UUID, *, helping: bool = False) -> int:
             if lease:
                 exports.run(lease)
     os._exit(0)
+
+
+def _kill_at(table: str, condition: str, app: Any, job_id: UUID) -> None:
+    """Start a worker on the job, and kill it where it meets the condition."""
+    with _held_breath(table, condition) as boundary:
+        worker = _worker(app, job_id)
+        assert boundary.wait()
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        boundary.forget()
 
 
 class _Boundary:
