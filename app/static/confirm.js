@@ -35,5 +35,10 @@ document.addEventListener("submit", (event) => {
 no.addEventListener("click", () => dialog.close());
 yes.addEventListener("click", () => {
   dialog.close();
+  // The page may have swapped its part in the meantime; a form outside the page is not sent.
+  if (!asked.isConnected) {
+    asked.hidden = true;
+    document.body.append(asked);
+  }
   asked.submit();
 });

@@ -211,6 +211,14 @@ def test_an_export_by_keyboard_alone(member: Page) -> None:
     expect(member.locator("#log")).to_be_focused()
 
 
+def test_a_yes_counts_although_the_page_changed_meanwhile(member: Page, seeded: Any) -> None:
+    member.goto(seeded("succeeded"))
+    member.get_by_role("button", name="Revoke link").click()
+    member.evaluate("document.getElementById('job-side').replaceChildren()")
+    member.get_by_role("button", name="Revoke the link").click()
+    expect(member.locator("#job-band")).to_contain_text("Its link was revoked")
+
+
 def test_the_account_menu_by_keyboard(member: Page) -> None:
     member.goto("/jobs")
     menu = member.locator("details.menu")
