@@ -13,11 +13,14 @@ let status = job.dataset.status;
 
 job.addEventListener("waybill:progress", ({ detail: { done, total } }) => {
   const now = total ? Math.min(Math.floor((done * 4) / total), 3) : 0;
-  if (now > quarter) place.textContent = `${now * 25} percent done.`;
+  if (now <= quarter) return;
   quarter = now;
+  place.textContent = `${now * 25} percent done.`;
 });
 job.addEventListener("waybill:summary", ({ detail }) => {
   if (detail.status === status) return;
   status = detail.status;
+  // Whatever it is now, another attempt begins at nothing.
+  quarter = 0;
   if (detail.final) place.textContent = ENDS[status];
 });
