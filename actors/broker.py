@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -19,7 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from actors import delivery, exports
-from app import leases
+from app import dispatch, lanes, leases
 from app.extensions import db
 from app.models.worker import Worker
 from app.settings import Settings
@@ -31,6 +32,8 @@ QUEUES = ("high", "default", "low")
 IDLE_POLL = 100
 # How often a worker says that it lives, in seconds; pages believe it for three times as long.
 PRESENCE = 5.0
+# How often a worker with an idle thread looks for jobs that no message tells it of, in seconds.
+LOOKOUT = 1.0
 # Platforms signal the whole process group: one stop arrives twice, and dramatiq takes the second for "now".
 REPEATED_SIGNALS = 3.0
 
@@ -38,7 +41,7 @@ REPEATED_SIGNALS = 3.0
 def init_app(app: Flask, config: Settings) -> None:
     """Make the app's broker and declare its actors and queues."""
     # With a URL the client does no hidden retries, so no message is enqueued twice behind our back.
-    middleware = [AppContext(app), Shutdown(), Presence(app)]
+    middleware = [AppContext(app), Shutdown(), Presence(app), Lookout(app)]
     broker = Broker(url=config.redis_url, middleware=middleware)  # type: ignore[no-untyped-call]
     dramatiq.set_broker(broker)
     for queue in QUEUES:
@@ -125,10 +128,9 @@ class Presence(Middleware):
             conn.execute(delete(Worker).where(Worker.id == leases.WORKER))
 
     def _keep(self, worker: Any) -> None:
-        queues = sorted(worker.consumer_whitelist or QUEUES)
         with self.app.app_context():
             while not self.ended.is_set():
-                self._beat([queue for queue in queues if not queue.endswith(".DQ")], worker.worker_threads)
+                self._beat(_queues(worker), worker.worker_threads)
                 self.ended.wait(PRESENCE)
 
     def _beat(self, queues: list[str], threads: int) -> None:
@@ -141,3 +143,67 @@ class Presence(Middleware):
                 conn.execute(statement)
         except SQLAlchemyError as error:
             log.warning("The database does not answer (%s); this worker is not seen for now.", error)
+
+
+class Lookout(Middleware):
+    """Keeps one thread free for small exports, and sees to it that no thread idles while a job is due.
+
+    Messages alone do not: those of large jobs that were heard while their lane was full are gone, and others
+    lie in the memory of a worker whose threads are all busy.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.ended = threading.Event()
+        self.busy = 0
+        self.lock = threading.Lock()
+
+    def before_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
+        # Where reports that take hours are at home, none of them waits for a small one.
+        if "default" in _queues(worker):
+            lanes.large.width = max(worker.worker_threads - 1, 1)
+
+    def after_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
+        threading.Thread(target=self._watch, args=(worker,), name="lookout", daemon=True).start()
+
+    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
+        self.ended.set()
+
+    def before_process_message(self, broker: dramatiq.Broker, message: Any) -> None:
+        with self.lock:
+            self.busy += 1
+
+    def after_process_message(
+        self,
+        broker: dramatiq.Broker,
+        message: Any,
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        with self.lock:
+            self.busy -= 1
+
+    after_skip_message = after_process_message
+
+    def _watch(self, worker: Any) -> None:
+        queues = _queues(worker)
+        waited = timedelta(seconds=LOOKOUT)
+        with self.app.app_context():
+            while not self.ended.wait(LOOKOUT):
+                if self.busy < worker.worker_threads:
+                    self._look(queues, waited)
+
+    def _look(self, queues: list[str], waited: timedelta) -> None:
+        try:
+            sent = dispatch.send_next(queues, small_only=lanes.large.full, waited=waited)
+        except SQLAlchemyError as error:
+            log.warning("The database does not answer (%s); nobody looks for jobs for now.", error)
+            sent = False
+        if not sent:
+            self.ended.wait(PRESENCE)
+
+
+def _queues(worker: Any) -> list[str]:
+    """What this worker listens to."""
+    return [queue for queue in sorted(worker.consumer_whitelist or QUEUES) if not queue.endswith(".DQ")]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
+from datetime import timedelta
 from uuid import UUID
 
 import dramatiq
 from dramatiq.errors import BrokerError
 from flask import current_app
 from redis import RedisError
-from sqlalchemy import func, update
+from sqlalchemy import String, cast, func, select, update
 
 from app.extensions import db
-from app.models.job import QUEUED, Job
+from app.models.job import QUEUED, SMALL, Job, due
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,24 @@ def send(job_id: UUID) -> bool:
             .values(dispatched_at=func.clock_timestamp())
         )
     return True
+
+
+def send_next(queues: Collection[str], *, small_only: bool = False, waited: timedelta = timedelta(0)) -> bool:
+    """Put a message on each of these queues where a job that is due has `waited`; False if Redis took it not.
+
+    Which job a message names matters little: whoever hears it takes the one whose turn it is.
+    """
+    lane = [Job.size == SMALL] if small_only else []
+    since = func.coalesce(Job.next_attempt_at, Job.created_at)
+    waiting = (
+        select(Job.queue, Job.kind, func.min(cast(Job.id, String)).label("id"))
+        .where(due(), Job.queue.in_(queues), since <= func.clock_timestamp() - waited, *lane)
+        .group_by(Job.queue, Job.kind)
+    )
+    with db.engine.connect() as conn:
+        found = conn.execute(waiting).all()
+    sent = [enqueue(ACTORS[row.kind], row.queue, row.id) for row in found]
+    return all(sent)
 
 
 def send_delivery(delivery_id: int) -> bool:

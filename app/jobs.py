@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Select, delete, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from app import dispatch, events, formats, links, settings, sharing
+from app import dispatch, events, formats, links, preflight, settings, sharing
 from app.errors import Conflict, InvalidRequest, NotFound, TooMany
 from app.extensions import db
 from app.models import job as transitions
@@ -78,8 +78,15 @@ def request_export(
         request_sha256=asked,
     )
     job.sameness = sharing.sameness(report, job)
+    leader = None if fresh else _leader(report, job)
+    if leader is None:
+        # While the source is asked, we hold neither a lock nor a connection.
+        query = preflight.query(report, params, user)
+        db.session.rollback()
+        job.size = preflight.size(report, query)
+        leader = None if fresh else _leader(report, job)
     try:
-        return _commit_and_send(user, job, None if fresh else _leader(report, job))
+        return _commit_and_send(user, job, leader)
     except IntegrityError:
         # The same key arrived twice at once, and the other one was first.
         db.session.rollback()
@@ -91,7 +98,7 @@ def request_export(
 def again(user: User, job: Job) -> Job:
     """A new job with the same frozen params, for `user`; its file is made anew."""
     report = report_for(user, job.definition)
-    copied = ("kind", "definition", "title", "params", "format", "dialect", "compression", "queue")
+    copied = ("kind", "definition", "title", "params", "format", "dialect", "compression", "queue", "size")
     new = Job(owner_id=user.id, parent_id=job.id, **{name: getattr(job, name) for name in copied})
     new.sameness = sharing.sameness(report, new)
     return _commit_and_send(user, new)
@@ -174,13 +181,17 @@ def queue_position(job: Job) -> int | None:
     """1 for the next in line; None unless queued, and for a job that waits for another one's file."""
     if job.status != QUEUED or job.follows_id:
         return None
-    ahead = select(func.count()).where(
-        Job.status == QUEUED,
-        Job.follows_id.is_(None),
-        Job.queue == job.queue,
-        tuple_(Job.created_at, Job.id) < tuple_(job.created_at, job.id),
-    )
-    return 1 + (db.session.scalar(ahead) or 0)
+    busy = transitions.running_by_owner()
+    order = (transitions.held_back(Job), Job.created_at, Job.id)
+    # Each one's second job comes after everybody's first.
+    turn = func.row_number().over(partition_by=Job.owner_id, order_by=order) + func.coalesce(busy.c.jobs, 0)
+    waiting = (Job.queue == job.queue, Job.status == QUEUED, Job.follows_id.is_(None))
+    turns = select(Job.id, turn.label("turn"), *(term.label(f"by_{n}") for n, term in enumerate(order)))
+    taken = turns.outerjoin(busy, busy.c.owner_id == Job.owner_id).where(*waiting).subquery()
+    place = func.row_number().over(order_by=[taken.c.turn, taken.c.by_0, taken.c.by_1, taken.c.by_2])
+    places = select(taken.c.id, place.label("place")).subquery()
+    found: int | None = db.session.scalar(select(places.c.place).where(places.c.id == job.id))
+    return found
 
 
 def listening(queue: str) -> bool:

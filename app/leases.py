@@ -20,7 +20,7 @@ from typing import Self
 from uuid import UUID, uuid4
 
 from flask import Flask, current_app
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, ScalarSelect, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import dispatch, events, settings
@@ -40,22 +40,35 @@ HEARTBEAT = 1.0
 stopping = threading.Event()
 
 
-def claim(job_id: UUID) -> Lease | None:
-    """Take the job, or None: it is not queued, not due, held by another, or out of attempts."""
+def claim(job_id: UUID, *, small_only: bool = False) -> Lease | None:
+    """Take the job, or None: it is not queued, not due, held by another, out of attempts, or not small."""
+    return _claim(job_id, small_only)
+
+
+def claim_fairest(hint: UUID, *, small_only: bool = False) -> Lease | None:
+    """Take the job whose turn it is on the queue of the job `hint`; None: there is none for this worker."""
+    whose_turn = jobs.fairest(hint, limit=settings.current().attempts_limit, small_only=small_only)
+    # A job that somebody has locked this moment, to note that it was sent for one, is passed over; if it is
+    # the only one, it is worth waiting for.
+    return _claim(whose_turn, small_only) or _claim(hint, small_only)
+
+
+def _claim(which: UUID | ScalarSelect[UUID], small_only: bool) -> Lease | None:
     config = settings.current()
     span = timedelta(seconds=config.lease_seconds)
     if stopping.is_set():
         return None
     with db.engine.begin() as conn:
-        taken = jobs.claim(conn, job_id, worker=WORKER, lease=span, limit=config.attempts_limit)
+        taken = jobs.claim(
+            conn, which, worker=WORKER, lease=span, limit=config.attempts_limit, small_only=small_only
+        )
         if taken is None:
             return None
-        line = events.write(conn, job_id, _hello(taken.attempt), claim=taken)
-    lease = Lease(taken, span)
+        line = events.write(conn, taken.job_id, _hello(taken.attempt), claim=taken)
     if line:
-        events.publish_line(job_id, taken.owner_id, line)
-    events.publish_status(job_id, taken.owner_id, jobs.RUNNING)
-    return lease
+        events.publish_line(taken.job_id, taken.owner_id, line)
+    events.publish_status(taken.job_id, taken.owner_id, jobs.RUNNING)
+    return Lease(taken, span)
 
 
 def _hello(attempt: int) -> str:
@@ -154,6 +167,7 @@ class Lease(Hold):
         super().__init__(f"job {claim.job_id}", span)
         self.claim = claim
         self.job_id, self.owner_id, self.attempt = claim.job_id, claim.owner_id, claim.attempt
+        self.size = claim.size
         self.ticker = Ticker(self._write_progress, time.monotonic)
 
     def renew(self, conn: Connection) -> type[Interruption] | None:

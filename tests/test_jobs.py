@@ -386,3 +386,109 @@ def _expiry(job_id: UUID) -> Any:
 
 def _until(true: Callable[[], bool]) -> bool:
     return any(true() or threading.Event().wait(0.1) for _ in range(100))
+
+
+# --- whose turn it is -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def queued(member: User) -> Callable[..., UUID]:
+    """queued(owner, "small", waited=minutes): a job on the queue that nobody was told of."""
+
+    def queued(owner: User = member, size: str = "large", waited: float = 0, queue: str = "default") -> UUID:
+        job = Job(kind="export", definition="r", title="R", owner_id=owner.id, size=size, queue=queue)
+        job.status = QUEUED
+        db.session.add(job)
+        db.session.flush()
+        job.created_at = jobs.database_now() - timedelta(minutes=waited)
+        db.session.commit()
+        return job.id
+
+    return queued
+
+
+def taken(hint: UUID, count: int, **options: Any) -> list[UUID | None]:
+    leased = (leases.claim_fairest(hint, **options) for _ in range(count))
+    return [lease.job_id if lease else None for lease in leased]
+
+
+def test_nobody_waits_behind_the_many_of_another(queued: Callable[..., UUID], other: User) -> None:
+    mine = [queued(waited=4 - n) for n in range(3)]
+    theirs = [queued(other), queued(other)]
+    assert taken(mine[0], 6) == [mine[0], theirs[0], mine[1], theirs[1], mine[2], None]
+
+
+def test_small_jobs_pass_large_ones_for_a_while(queued: Callable[..., UUID], other: User) -> None:
+    large, old, small = queued(waited=4), queued(other, waited=6), queued(other, "small", waited=1)
+    assert taken(large, 3) == [old, large, small]
+    large, small = queued(waited=4), queued(size="small")
+    assert taken(large, 2) == [small, large]
+
+
+def test_a_full_lane_takes_small_jobs_only(queued: Callable[..., UUID]) -> None:
+    large, small = queued(), queued(size="small")
+    assert taken(large, 2, small_only=True) == [small, None]
+    assert leases.claim(large, small_only=True) is None
+    assert taken(large, 1) == [large]
+
+
+def test_queues_stay_apart(queued: Callable[..., UUID]) -> None:
+    default, low = queued(), queued(queue="low")
+    assert taken(low, 2) == [low, None]
+    assert taken(uuid4(), 1) == [None]
+    assert taken(default, 1) == [default]
+
+
+def test_a_job_that_is_locked_for_a_moment_is_waited_for(queued: Callable[..., UUID], app: Any) -> None:
+    job_id = queued()
+    claimed: list[Any] = []
+
+    def claim() -> None:
+        with app.app_context():
+            claimed.extend(taken(job_id, 1))
+
+    with db.engine.begin() as conn:
+        conn.execute(select(Job.id).where(Job.id == job_id).with_for_update())
+        thread = threading.Thread(target=claim)
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+    thread.join(10)
+    assert claimed == [job_id]
+
+
+def test_of_many_workers_none_gets_the_same(queued: Callable[..., UUID], app: Any) -> None:
+    waiting = [queued() for _ in range(6)]
+    got: list[Any] = []
+
+    def claim() -> None:
+        with app.app_context():
+            got.extend(taken(waiting[0], 2))
+
+    threads = [threading.Thread(target=claim) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(filter(None, got)) == sorted(waiting)
+
+
+def test_the_place_in_the_queue_is_that_of_ones_turn(queued: Callable[..., UUID], other: User) -> None:
+    mine = [queued(waited=4 - n) for n in range(3)]
+    theirs = queued(other)
+    places = [jobs.queue_position(db.session.get_one(Job, job_id)) for job_id in (*mine, theirs)]
+    assert places == [1, 3, 4, 2]
+
+
+@pytest.mark.parametrize(
+    ("key", "params", "size"),
+    [
+        ("late_invoices", {}, "small"),
+        ("slow_tasks", {}, "large"),
+        ("my_tasks", {}, "small"),
+    ],
+)
+def test_the_planner_says_which_lane(
+    key: str, params: dict[str, Any], size: str, demo: None, ask: Callable[..., Job]
+) -> None:
+    assert ask(key=key, params=params).size == size

@@ -159,7 +159,8 @@ def create(
         compression=compression or "none",
         fresh=fresh,
     )
-    click.echo(f"{'Done already' if job.final else 'Queued'}: {current().public_url.rstrip('/')}/jobs/{job.id}")
+    word = "Done already" if job.final else "Queued"
+    click.echo(f"{word}: {current().public_url.rstrip('/')}/jobs/{job.id}")
     if wait or output:
         finish(job.id, output)
 

@@ -36,15 +36,18 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     Index,
+    ScalarSelect,
     String,
     Text,
     and_,
     func,
     or_,
+    select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, aliased, mapped_column, relationship
 
 from app.extensions import db
 from app.models.user import User
@@ -52,6 +55,9 @@ from app.models.user import User
 QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded", "failed", "cancelled"
 STATUSES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
 FINAL = frozenset({SUCCEEDED, FAILED, CANCELLED})
+SMALL, LARGE = "small", "large"
+# A large job that has waited for so long is no longer passed by small ones.
+HELD_BACK = timedelta(minutes=5)
 
 
 class Job(db.Model):  # type: ignore[misc, name-defined]
@@ -59,6 +65,7 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
     __table_args__ = (
         CheckConstraint("kind IN ('export', 'import')", name="kind"),
         CheckConstraint("status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="status"),
+        CheckConstraint("size IN ('small', 'large')", name="size"),
         Index("ix_jobs_owner", "owner_id", "created_at", "id"),
         Index("ix_jobs_created", "created_at", "id"),
         Index("ix_jobs_definition", "kind", "definition", "created_at"),
@@ -82,6 +89,8 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
     dialect: Mapped[str] = mapped_column(String(40), default="machine")
     compression: Mapped[str] = mapped_column(String(10), default="none")
     queue: Mapped[str] = mapped_column(String(20), default="default")
+    # The lane: small ones pass large ones, which never take all of a worker's threads. Unknown is large.
+    size: Mapped[str] = mapped_column(String(5), default=LARGE)
     # The job this one repeats ("run again with the same parameters").
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
@@ -89,7 +98,7 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
     request_sha256: Mapped[str | None] = mapped_column(String(64))
     # Jobs with the same one make the same file; see app/sharing.py.
     sameness: Mapped[str | None] = mapped_column(String(64))
-    # Whose file this job waits for or was given: "joined" while it was being made, "reused" when it was there.
+    # Whose file this job waits for or was given: "joined" while it was made, "reused" when it was there.
     follows_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
     sharing: Mapped[str | None] = mapped_column(String(10))
 
@@ -136,16 +145,27 @@ class Claim:
     job_id: UUID
     owner_id: int
     attempt: int
+    size: str = LARGE
+    queue: str = ""
 
 
-def claim(conn: Connection, job_id: UUID, *, worker: str, lease: timedelta, limit: int) -> Claim | None:
+def claim(
+    conn: Connection,
+    which: UUID | ScalarSelect[UUID],
+    *,
+    worker: str,
+    lease: timedelta,
+    limit: int,
+    small_only: bool = False,
+) -> Claim | None:
     """Take a queued and due job, or a running one whose lease ran out. None: there is no work here.
 
-    A job with no attempt left is not claimed; the sweep fails it.
+    `which` is a job's id, or the choice that `fairest` makes. A job with no attempt left is not claimed;
+    the sweep fails it.
     """
     statement = (
         update(Job)
-        .where(Job.id == job_id, or_(due(), lapsed()), Job.attempt - Job.forgiven < limit)
+        .where(Job.id == which, *_claimable(Job, limit, small_only))
         .values(
             status=RUNNING,
             attempt=Job.attempt + 1,
@@ -156,24 +176,62 @@ def claim(conn: Connection, job_id: UUID, *, worker: str, lease: timedelta, limi
             progress_done=0,
             progress_total=None,
         )
-        .returning(Job.owner_id, Job.attempt)
+        .returning(Job.id, Job.owner_id, Job.attempt, Job.size, Job.queue)
     )
     row = conn.execute(statement).first()
-    return Claim(job_id, row.owner_id, row.attempt) if row else None
+    return Claim(*row) if row else None
 
 
-def due() -> ColumnElement[bool]:
-    """Queued, waiting neither for a later attempt nor for another job's file."""
-    return and_(
-        Job.status == QUEUED,
-        Job.follows_id.is_(None),
-        or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= func.clock_timestamp()),
+def fairest(hint: UUID, *, limit: int, small_only: bool = False) -> ScalarSelect[UUID]:
+    """Of all jobs on the queue of `hint` that may be claimed, the one whose turn it is, locked.
+
+    People with the fewest running jobs come first, so that a hundred jobs of one hold up nobody else's
+    first; then small jobs before large ones; then the oldest. What another worker is just taking is skipped.
+    """
+    waiting, hinted = aliased(Job), aliased(Job)
+    busy = running_by_owner()
+    same_queue = select(hinted.kind, hinted.queue).where(hinted.id == hint)
+    return (
+        select(waiting.id)
+        .outerjoin(busy, busy.c.owner_id == waiting.owner_id)
+        .where(tuple_(waiting.kind, waiting.queue).in_(same_queue), *_claimable(waiting, limit, small_only))
+        .order_by(func.coalesce(busy.c.jobs, 0), held_back(waiting), waiting.created_at, waiting.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=waiting)
+        .scalar_subquery()
     )
 
 
-def lapsed() -> ColumnElement[bool]:
+def running_by_owner() -> Any:
+    """How many jobs each person has at work: columns `owner_id` and `jobs`."""
+    at_work = aliased(Job)
+    alive = (at_work.status == RUNNING, at_work.lease_expires_at >= func.clock_timestamp())
+    counted = select(at_work.owner_id, func.count().label("jobs")).where(*alive).group_by(at_work.owner_id)
+    return counted.subquery()
+
+
+def held_back(job: Any) -> ColumnElement[bool]:
+    """Large, and not waiting for long: small ones pass it."""
+    return and_(job.size == LARGE, job.created_at > func.clock_timestamp() - HELD_BACK)
+
+
+def due(job: Any = Job) -> ColumnElement[bool]:
+    """Queued, waiting neither for a later attempt nor for another job's file; `job` may be an alias."""
+    return and_(
+        job.status == QUEUED,
+        job.follows_id.is_(None),
+        or_(job.next_attempt_at.is_(None), job.next_attempt_at <= func.clock_timestamp()),
+    )
+
+
+def lapsed(job: Any = Job) -> ColumnElement[bool]:
     """Running, but its worker has not renewed the lease in time."""
-    return and_(Job.status == RUNNING, Job.lease_expires_at < func.clock_timestamp())
+    return and_(job.status == RUNNING, job.lease_expires_at < func.clock_timestamp())
+
+
+def _claimable(job: Any, limit: int, small_only: bool) -> list[ColumnElement[bool]]:
+    lane = [job.size == SMALL] if small_only else []
+    return [or_(due(job), lapsed(job)), job.attempt - job.forgiven < limit, *lane]
 
 
 def renew(conn: Connection, claim: Claim, lease: timedelta) -> tuple[bool, bool]:

@@ -74,7 +74,11 @@ class Postgres(Source):
     def _connect(self) -> Connection[Any]:
         try:
             conn = psycopg.connect(
-                self._url, connect_timeout=CONNECT_TIMEOUT, client_encoding="utf8", application_name="waybill"
+                self._url,
+                # libpq waits for two seconds at least.
+                connect_timeout=min(CONNECT_TIMEOUT, max(2, int(self._timeout.total_seconds()))),
+                client_encoding="utf8",
+                application_name="waybill",
             )
         except psycopg.Error as error:
             log.warning("Source %s does not answer: %s", self.name, error)

@@ -84,6 +84,7 @@ def upgrade():
         sa.Column("dialect", sa.String(length=40), nullable=False),
         sa.Column("compression", sa.String(length=10), nullable=False),
         sa.Column("queue", sa.String(length=20), nullable=False),
+        sa.Column("size", sa.String(length=5), nullable=False),
         sa.Column("parent_id", sa.Uuid(), nullable=True),
         sa.Column("idempotency_key", sa.String(length=200), nullable=True),
         sa.Column("request_sha256", sa.String(length=64), nullable=True),
@@ -116,6 +117,7 @@ def upgrade():
         sa.CheckConstraint(
             "status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name=op.f("ck_jobs_status")
         ),
+        sa.CheckConstraint("size IN ('small', 'large')", name=op.f("ck_jobs_size")),
         sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("fk_jobs_owner_id_users")),
         sa.ForeignKeyConstraint(
             ["follows_id"], ["jobs.id"], name=op.f("fk_jobs_follows_id_jobs"), ondelete="SET NULL"
