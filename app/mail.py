@@ -1,7 +1,8 @@
 """Mails: composed from a folder of templates, handed to the mail server in bounded time.
 
-Flask-Mail sets no timeout, so that a server which accepts a connection and then says nothing would hold a
-worker for ever, and it sends bodies as they are, though no line of a mail may be longer than 998 bytes.
+Flask-Mail keeps the settings and the connection; two things are ours. It sets no timeout, so that a server
+which accepts a connection and then says nothing would hold a worker for ever. And it sends bodies as they
+are, though no line of a mail may be longer than 998 bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ipaddress import ip_address
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+import flask_mail
 from flask import current_app
 
 from app import settings
@@ -80,23 +82,43 @@ def send(message: EmailMessage, *, answer: float = ANSWER, whole: float = WHOLE)
 
     `answer` and `whole` are the seconds that one answer of the server and the whole mail may take.
     """
-    with connected(answer, whole) as client:
-        _hand_over(client, message)
+    with connected(answer, whole) as connection:
+        connection.send(message)
 
 
 @contextmanager
-def connected(answer: float = ANSWER, whole: float = WHOLE) -> Iterator[smtplib.SMTP]:
-    """A client that the mail server has let in, for `whole` seconds at most; raises as `send` does."""
+def connected(answer: float = ANSWER, whole: float = WHOLE) -> Iterator[Connection]:
+    """A connection that the mail server has let in, for `whole` seconds at most; raises as `send` does."""
     config = settings.current()
     if not config.mail_server:
         raise MailRefused("No mail server is set up here (MAIL_SERVER).")
     client = _client(config, answer)
     try:
-        with _at_most(whole, client):
-            _connect(client, config)
-            yield client
+        with _at_most(whole, client), Connection(current_app.extensions["mail"], client) as connection:
+            yield connection
     finally:
         client.close()
+
+
+class Connection(flask_mail.Connection):
+    """Flask-Mail's, over a client that waits for nothing for ever."""
+
+    def __init__(self, mail: Any, client: smtplib.SMTP) -> None:
+        super().__init__(mail)
+        self._client = client
+
+    def configure_host(self) -> smtplib.SMTP:
+        _connect(self._client, settings.current())
+        return self._client
+
+    def send(self, message: EmailMessage) -> None:  # type: ignore[override]  # composed by us, see above
+        if self.host is not None:
+            _hand_over(self.host, message)
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        flask_mail.email_dispatched.send(app, message=message)
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to say any more: `_hand_over` said goodbye, or there is nobody to say it to."""
 
 
 def one_line(text: str, limit: int) -> str:

@@ -48,8 +48,9 @@ def rehearse() -> None:
     Raises MailUnavailable where sending would.
     """
     try:
-        with mail.connected(ANSWER, WHOLE) as client:
-            client.noop()
+        with mail.connected(ANSWER, WHOLE) as connection:
+            if connection.host is not None:
+                connection.host.noop()
     except (mail.MailLate, mail.MailRefused, OSError) as error:
         raise _unavailable() from error
 
