@@ -231,7 +231,7 @@ def test_the_account_menu_by_keyboard(member: Page) -> None:
     member.keyboard.press("Enter")
     press_until(member, "button.menu-item")
     member.keyboard.press("Enter")
-    member.wait_for_url("**/sign-in")
+    member.wait_for_url(re.compile(r"/sign-in"))
 
 
 def test_mistakes_take_the_focus_to_the_first_of_them(member: Page) -> None:
