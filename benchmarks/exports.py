@@ -2,7 +2,7 @@
 
     python -m benchmarks.exports [--rows 3000000] [--rounds 3] [--large 30000000]
 
-Starts PostgreSQL, Valkey, SMTP and the Procfile's web, worker and clock. The two sides take turns, and
+Starts PostgreSQL, Valkey, SMTP, SeaweedFS and the Procfile's processes. The two sides take turns, and
 the ratio is that of each turn; the table shows medians.
 """
 
@@ -21,10 +21,12 @@ from typing import Any
 import psutil
 import psycopg
 
+from app.dev.postgres import programs
+from app.dev.stack import Stack
 from benchmarks.stand import MB, median, processes, services, show
 
 ROWS, ROUNDS, LARGE = 3_000_000, 3, 30_000_000
-TIME_LIMIT, MEMORY_LIMIT = 1.5, 60.0
+TIME_LIMIT, PARTS_LIMIT, GZIP_LIMIT, S3_LIMIT, MEMORY_LIMIT = 1.25, 0.9, 1.15, 1.5, 60.0
 
 # Eight columns; every third text has quotes and a line break.
 TABLE = """
@@ -41,8 +43,9 @@ CREATE TABLE demo.wide AS SELECT
     i % 2 = 0 AS billed
 FROM generate_series(1, {rows}) AS i
 """
-QUERY = "SELECT * FROM wide"
-REPORT = '/*\ntitle = "{title}"\ndescription = "For measuring"\n*/\n{query}\n'
+PLAIN = "against psql \\copy"
+QUERY, ORDERED = "SELECT * FROM wide", "SELECT * FROM wide ORDER BY id"
+REPORT = '/*\ntitle = "{title}"\ndescription = "For measuring"\n{options}\n*/\n{query}\n'
 
 
 @dataclass
@@ -56,7 +59,7 @@ class Bench:
     def post(self, report: str, **options: str) -> tuple[float, dict[str, Any]]:
         """Ask for an export; the seconds from the POST until it succeeded, and the job."""
         begun = time.monotonic()
-        job = self._call("/api/v1/exports", {"report": report, **options})
+        job = self._call("/api/v1/exports", {"report": report, "fresh": True, **options})
         while job["status"] in ("queued", "running"):
             time.sleep(0.02)
             job = self._call(f"/api/v1/jobs/{job['id']}")
@@ -65,12 +68,12 @@ class Bench:
             raise SystemExit(f"The export ended {job['status']}: {job['error']}")
         return seconds, job
 
-    def psql(self, psql: Path) -> float:
-        """The seconds of \\copy into a file of the same disk."""
+    def psql(self, query: str) -> float:
+        """The seconds of \\copy of a query into a file of the same disk."""
         out = Path(self.environ["LOGS"]) / "psql.csv"
-        copy = f"\\copy ({QUERY.replace('FROM ', 'FROM demo.')}) TO '{out}' WITH (FORMAT csv, HEADER)"
+        copy = f"\\copy ({query.replace('FROM ', 'FROM demo.')}) TO '{out}' WITH (FORMAT csv, HEADER)"
         begun = time.monotonic()
-        subprocess.run([psql, self.environ["DATABASE_URL"], "-qc", copy], check=True)
+        subprocess.run([programs() / "bin/psql", self.environ["DATABASE_URL"], "-qc", copy], check=True)
         seconds = time.monotonic() - begun
         out.unlink()
         return seconds
@@ -99,21 +102,20 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=LARGE, help="rows of the memory test; 0 leaves it out")
     options = parser.parse_args()
     rows = measure(options.rows, options.rounds, options.large)
+    local = float(next(found for what, found, _ in rows if what == PLAIN).split()[0])
+    rows += measure_s3(options.rows, options.rounds, local)
     show(f"Exports of {options.rows:,} rows, 8 columns", rows)
 
 
 def measure(rows: int, rounds: int, large: int) -> list[tuple[str, str, str]]:
-    from app.dev.postgres import programs
-
     with ExitStack() as stack:
         bench = stand(stack, stack.enter_context(services()), rows, large)
-        psql = programs() / "bin/psql"
         bench.post("warm")
         bench.resident()
         idle = bench.resident()
         plain, packed, times, size = [], [], [], 0
         for _ in range(rounds):
-            base = bench.psql(psql)
+            base = bench.psql(QUERY)
             seconds, job = bench.post("wide")
             size = job["artifact"]["bytes"]
             times.append(seconds)
@@ -123,15 +125,51 @@ def measure(rows: int, rounds: int, large: int) -> list[tuple[str, str, str]]:
         found = [
             ("size of the file", f"{size / MB:,.0f} MB", ""),
             ("POST to succeeded", f"{median(times):.2f} s", ""),
-            ("against psql \\copy", f"{median(plain):.2f} x", f"at most {TIME_LIMIT} x"),
-            ("gzip against plain", f"{median(packed):.2f} x", ""),
+            (PLAIN, f"{median(plain):.2f} x", f"at most {TIME_LIMIT} x"),
+            ("gzip against plain", f"{median(packed):.2f} x", f"at most {GZIP_LIMIT} x"),
             ("worker's memory over idle", f"{grown:+.0f} MB", f"under {MEMORY_LIMIT:.0f} MB"),
         ]
         if large:
             bench.post("large")
             over = bench.resident() - idle
             found.append((f"the same for {large:,} rows", f"{over:+.0f} MB", f"under {MEMORY_LIMIT:.0f} MB"))
-        return found
+        return found + measure_parts(stack, bench, rounds)
+
+
+def measure_parts(stack: ExitStack, bench: Bench, rounds: int) -> list[tuple[str, str, str]]:
+    """The same in parts, by the one worker process and then by two, against psql's ordered \\copy."""
+    found = []
+    for workers in (1, 2):
+        ratios = [bench.post("cut")[0] / bench.psql(ORDERED) for _ in range(rounds)]
+        limit = f"at most {PARTS_LIMIT} x" if workers == 2 else ""
+        found.append(
+            (f"in parts, {workers} worker process{'es' * (workers - 1)}", f"{median(ratios):.2f} x", limit)
+        )
+        if workers == 1:
+            second = Stack(bench.environ, Path(bench.environ["LOGS"]) / "second", ("worker",))
+            stack.callback(second.stop)
+            second.start()
+            time.sleep(10)  # it boots, and says that it is there
+    return found
+
+
+def measure_s3(rows: int, rounds: int, local: float) -> list[tuple[str, str, str]]:
+    """One stream into SeaweedFS on the same machine; `local` is the ratio to psql of a local folder."""
+    with ExitStack() as stack:
+        bench = stand(stack, stack.enter_context(services(s3=True)), rows, 0)
+        bench.post("warm")
+        bench.resident()
+        idle = bench.resident()
+        ratios = [bench.post("wide")[0] / bench.psql(QUERY) for _ in range(rounds)]
+        grown = bench.resident() - idle
+        return [
+            (
+                "S3 against local, each by its psql",
+                f"{median(ratios) / local:.2f} x",
+                f"at most {S3_LIMIT} x",
+            ),
+            ("worker's memory over idle, S3", f"{grown:+.0f} MB", f"under {MEMORY_LIMIT:.0f} MB"),
+        ]
 
 
 def stand(stack: ExitStack, environ: dict[str, str], rows: int, large: int) -> Bench:
@@ -144,10 +182,11 @@ def stand(stack: ExitStack, environ: dict[str, str], rows: int, large: int) -> B
 
     folder = Path(environ["LOGS"]) / "reports"
     folder.mkdir()
-    queries = {"warm": "SELECT * FROM wide LIMIT 10000", "wide": QUERY}
+    queries = {"warm": "SELECT * FROM wide LIMIT 10000", "wide": QUERY, "cut": ORDERED}
     queries["large"] = f"SELECT wide.* FROM wide, generate_series(1, {max(1, large // rows)})"
     for key, query in queries.items():
-        (folder / f"{key}.sql").write_text(REPORT.format(title=key.title(), query=query))
+        options = 'partition_by = "id"' if key == "cut" else ""
+        (folder / f"{key}.sql").write_text(REPORT.format(title=key.title(), options=options, query=query))
     environ |= {"REPORTS_PATH": str(folder)}
     app = create_app(environ)
     with app.app_context():
@@ -158,6 +197,7 @@ def stand(stack: ExitStack, environ: dict[str, str], rows: int, large: int) -> B
         db.engine.dispose()
     with psycopg.connect(environ["DATABASE_URL"], autocommit=True) as conn:
         conn.execute(TABLE.format(rows=rows).encode())
+        conn.execute("ALTER TABLE demo.wide ADD PRIMARY KEY (id)")
         conn.execute("VACUUM ANALYZE demo.wide")
     running = stack.enter_context(processes(environ, "web", "worker", "clock"))
     (worker,) = (

@@ -46,10 +46,13 @@ def services(*, s3: bool = False) -> Iterator[dict[str, str]]:
             "LOGS": name,
         }
         if s3:
+            from app.storage.s3 import connect
+
             server = SeaweedFS(folder / "s3")
             stack.callback(server.kill)
             server.start()
-            environ |= server.environ
+            connect(server.environ).create_bucket(Bucket="bench")
+            environ |= server.environ | {"STORAGE_URL": "s3://bench/artifacts"}
         yield environ
 
 
