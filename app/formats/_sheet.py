@@ -141,7 +141,7 @@ class Sheet:
         """Fit for a cell of XML: cut to what a cell holds, and every character one that XML knows."""
         if (pc.max(pc.binary_length(texts)).as_py() or 0) > TEXT_LIMIT:
             texts = pa.array(map(self._shortened, texts.to_pylist()), pa.string())
-        data = b"".join(bytes(buffer) for buffer in texts.buffers()[2:] if buffer)
+        data = bytes(_bytes(texts))
         odd = data.translate(None, _USUAL)
         if not odd:
             return texts

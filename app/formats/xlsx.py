@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 SHEET_ROWS = 1_048_576
 SHEET_COLUMNS = 16_384
-# Rows of Python values turned to columns at a time, and those that tell how wide a column is.
-CHUNK, SAMPLE = 5_000, 200
+# Rows made to cells at a time, and those that tell how wide a column is.
+CHUNK, SAMPLE = 2_000, 200
 NARROWEST, WIDEST = 8, 60
 ROW = b"<row "
 
@@ -101,7 +101,7 @@ class Workbook(Writing):
                     yield self._close_sheet()
                     yield self._open_sheet(opening, names)
                     at = 1
-                piece = batch.slice(start, self._limit - at)
+                piece = batch.slice(start, min(CHUNK, self._limit - at))
                 yield self._zip.write(self._sheet.rows(fields, piece, at + 1))
                 at += piece.rows
                 start += piece.rows
