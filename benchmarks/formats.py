@@ -1,0 +1,178 @@
+"""Formats against the tools one would use by hand, from the same PostgreSQL: time, peak memory, size.
+
+    python -m benchmarks.formats [--rows 1000000] [--rounds 3]
+
+Each side runs in a process of its own and takes turns with the other; a ratio is that of one turn, the table
+shows medians. Our side counts, hashes and writes to a file, as an export does. XlsxWriter works in constant
+memory, fed by a server-side cursor; pyarrow reads through ADBC, as DuckDB's own reader is no package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+
+from app.exports.flow import compressor
+from app.formats import find
+from app.sources import open_source
+from benchmarks.stand import MB, median, services, show
+
+ROWS, ROUNDS = 1_000_000, 3
+# Eight columns of the usual types; every third text has quotes and a line break.
+TABLE = """
+CREATE TABLE wide AS SELECT
+    i AS id,
+    'Title of number ' || i AS title,
+    CASE WHEN i % 3 = 0 THEN 'He said "hello", then' || chr(10) || 'left & came <back>; ' || i
+         ELSE 'plain text ' || md5(i::text) END AS body,
+    CASE WHEN i % 4 = 0 THEN NULL ELSE 'open' END AS status,
+    date '2020-01-01' + i % 3000 AS due,
+    (i * 1.37)::numeric(14, 2) AS amount,
+    timestamptz '2025-01-01' + i * interval '37 seconds' AS created_at,
+    i % 2 = 0 AS billed
+FROM generate_series(1, {rows}) AS i
+"""
+QUERY = "SELECT * FROM wide"
+
+# What is measured, against what, and the most that the ratio may be.
+PAIRS = (
+    ("xlsx", "XlsxWriter", 0.25),
+    ("parquet", "pyarrow", 1.3),
+    ("csv+gzip", "csv", 1.15),
+    ("csv spreadsheet", "csv", None),
+    ("jsonl", "csv", None),
+)
+MEMORY_LIMIT = {"xlsx": 200.0}
+
+
+@dataclass(frozen=True)
+class Measured:
+    seconds: float
+    megabytes: float
+    size: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--side", nargs=3, metavar=("NAME", "URL", "FILE"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.side:
+        name, url, file = asked.side
+        SIDES.get(name, ours)(name, url, Path(file))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return
+    with services() as environ:
+        with psycopg.connect(environ["DATABASE_URL"], autocommit=True) as connection:
+            connection.execute(TABLE.format(rows=asked.rows))
+            connection.execute("VACUUM ANALYZE wide")
+        file = Path(environ["LOGS"]) / "out"
+        _table(asked.rows, environ["DATABASE_URL"], file, asked.rounds)
+
+
+def _table(rows: int, url: str, file: Path, rounds: int) -> None:
+    lines: list[tuple[str, str, str]] = []
+    for name, peer, limit in PAIRS:
+        turns = [(measure(name, url, file), measure(peer, url, file)) for _ in range(rounds)]
+        mine, theirs = [turn[0] for turn in turns], [turn[1] for turn in turns]
+        ratio = median([one.seconds / other.seconds for one, other in turns])
+        lines.append((f"{name} against {peer}", f"{ratio:.2f}x", f"<= {limit}x" if limit else ""))
+        lines.append((f"  {name}", _shown(mine), _memory(name)))
+        lines.append((f"  {peer}", _shown(theirs), ""))
+    show(f"Formats, {rows:,} rows x 8 columns, median of {rounds}", lines)
+
+
+def measure(name: str, url: str, file: Path) -> Measured:
+    """One run in a process of its own, its start and imports not counted."""
+    command = [sys.executable, "-m", "benchmarks.formats", "--side", name, url, str(file)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, kilobytes = done.stdout.split()
+    return Measured(float(seconds), int(kilobytes) * 1024 / MB, file.stat().st_size)
+
+
+def ours(name: str, url: str, file: Path) -> None:
+    # pyarrow loads pandas if it is there, 40 MB; where Waybill runs it is not, the tests alone need it.
+    sys.modules["pandas"] = None  # type: ignore[assignment]
+    spoken, _, compression = name.partition("+")
+    format, dialect = find(*spoken.split())
+    counter, sha, packer = format.counter(), hashlib.sha256(), compressor(compression, file.name)
+    writing = format.writing(dialect)
+    with Timed(), open_source("bench", url, timedelta(hours=1)).reading() as reading, file.open("wb") as out:
+        copy = writing.copy(lambda: reading.fields(QUERY, {}))
+        blocks = (
+            reading.copy(QUERY, {}, copy)
+            if copy
+            else writing.batches(reading.fields(QUERY, {}), reading.batches(QUERY, {}))
+        )
+        for block in blocks:
+            counter.feed(block)
+            packed = packer.compress(block) if packer else block
+            sha.update(packed)
+            out.write(packed)
+        out.write(packer.flush() if packer else b"")
+
+
+def xlsxwriter_side(name: str, url: str, file: Path) -> None:
+    import xlsxwriter
+
+    with Timed(), psycopg.connect(url) as connection, connection.cursor(name="bench") as cursor:
+        book = xlsxwriter.Workbook(
+            str(file), {"constant_memory": True, "default_date_format": "yyyy-mm-dd", "remove_timezone": True}
+        )
+        sheet = book.add_worksheet()
+        cursor.itersize = 5_000
+        cursor.execute(QUERY.encode())
+        sheet.write_row(0, 0, ["id", "title", "body", "status", "due", "amount", "created_at", "billed"])
+        for at, row in enumerate(cursor, 1):
+            sheet.write_row(at, 0, row)
+        book.close()
+
+
+def pyarrow_side(name: str, url: str, file: Path) -> None:
+    from adbc_driver_postgresql import dbapi
+    from pyarrow import parquet
+
+    with Timed(), closing(dbapi.connect(url)) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute(QUERY)
+        batches = cursor.fetch_record_batch()
+        with parquet.ParquetWriter(file, batches.schema, compression="zstd", compression_level=1) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+
+
+SIDES: dict[str, Callable[[str, str, Path], None]] = {"XlsxWriter": xlsxwriter_side, "pyarrow": pyarrow_side}
+
+
+class Timed:
+    """Prints the seconds that passed inside."""
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        print(time.monotonic() - self._begun)
+
+
+def _shown(runs: list[Measured]) -> str:
+    seconds, size = median([run.seconds for run in runs]), runs[0].size / MB
+    return f"{seconds:.2f} s, {max(run.megabytes for run in runs):.0f} MB of memory, file of {size:.0f} MB"
+
+
+def _memory(name: str) -> str:
+    return f"<= {MEMORY_LIMIT[name]:.0f} MB of memory" if name in MEMORY_LIMIT else ""
+
+
+if __name__ == "__main__":
+    main()
