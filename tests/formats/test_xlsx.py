@@ -30,7 +30,8 @@ def made(*rows: tuple[Any, ...], zone: str = "UTC", limit: int = 1_048_576) -> b
 
 def cells(content: bytes, row: int = 1) -> list[Any]:
     """One row as openpyxl sees it."""
-    return list(openpyxl.load_workbook(io.BytesIO(content)).active)[row]
+    found: list[Any] = list(openpyxl.load_workbook(io.BytesIO(content)).active)[row]
+    return found
 
 
 def values(content: bytes) -> list[list[Any]]:
