@@ -217,7 +217,7 @@ def _publish(app: APIFlask, job_id: UUID) -> str:
         bytes=len(content),
         rows=1,
         sha256=hashlib.sha256(content).hexdigest(),
-        receipt={},
+        receipt={"snapshot_at": "2026-01-31T09:15:00+00:00"},
         expires_at=datetime.now(UTC) + timedelta(hours=1),
     )
     db.session.add(artifact)

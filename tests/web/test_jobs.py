@@ -17,7 +17,9 @@ from app.extensions import db
 from app.models import Artifact, Delivery, Download, Event, Job, Worker
 from app.web.jobs import LINES, View
 
-NOW = datetime.now(UTC)
+
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 @pytest.fixture
@@ -39,9 +41,9 @@ def job(app: APIFlask, member: Any) -> Callable[..., UUID]:
             "owner_id": owner.id,
             "status": status,
             "attempt": 1 if begun else 0,
-            "created_at": NOW - timedelta(seconds=30),
-            "started_at": NOW - timedelta(seconds=20) if begun else None,
-            "finished_at": NOW if status in ("succeeded", "failed", "cancelled") else None,
+            "created_at": now() - timedelta(seconds=30),
+            "started_at": now() - timedelta(seconds=20) if begun else None,
+            "finished_at": now() if status in ("succeeded", "failed", "cancelled") else None,
             "last_event": lines,
         }
         with app.app_context():
@@ -167,7 +169,7 @@ def test_the_list_is_filtered_by_state(signed_in: FlaskClient, job: Any) -> None
 
 def test_the_list_is_paged_by_what_came_before(signed_in: FlaskClient, job: Any) -> None:
     for number in range(60):
-        job("queued", title=f"Job {number:02}", created_at=NOW - timedelta(minutes=number))
+        job("queued", title=f"Job {number:02}", created_at=now() - timedelta(minutes=number))
     page = signed_in.get("/jobs").text
     assert "Job 49" in page
     assert "Job 50" not in page
@@ -214,7 +216,7 @@ def test_a_job_is_its_owners_and_admins_alone(
 
 def test_a_queued_job_says_where_it_stands(signed_in: FlaskClient, job: Any, worker: Any) -> None:
     worker("default")
-    line = [job(created_at=NOW - timedelta(seconds=30 - place)) for place in range(3)]
+    line = [job(created_at=now() - timedelta(seconds=30 - place)) for place in range(3)]
     on_low = job(queue="low")
     for number, made in enumerate(line):
         with_position = shown(signed_in.get(f"/jobs/{made}/summary").text)
@@ -258,7 +260,7 @@ def test_more_rows_than_were_expected_are_not_over_100_percent(job: Any, load: A
 
 
 def test_a_job_being_cancelled_says_so(signed_in: FlaskClient, job: Any) -> None:
-    words = shown(signed_in.get(f"/jobs/{job('running', cancel_requested_at=NOW)}").text)
+    words = shown(signed_in.get(f"/jobs/{job('running', cancel_requested_at=now())}").text)
     assert words.count("Cancelling…") == 2
     assert "Cancel this export?" not in words
 
@@ -268,7 +270,7 @@ def test_a_finished_job_shows_its_file_and_receipt(
 ) -> None:
     made = job("succeeded", params={"since": "2026-01-01", "project": None}, compression="gzip")
     artifact = file(made)
-    mail(made, sent_at=NOW)
+    mail(made, sent_at=now())
     with app.app_context():
         db.session.add(Download(artifact_id=artifact, user_id=member.id, address="10.0.0.9", user_agent="x"))
         db.session.add(Download(artifact_id=artifact, address="203.0.113.7", user_agent="x"))
@@ -300,7 +302,7 @@ def test_an_empty_result_says_so(signed_in: FlaskClient, job: Any, file: Any) ->
 
 def test_an_expired_file_offers_a_new_one(signed_in: FlaskClient, job: Any, file: Any) -> None:
     made = job("succeeded")
-    file(made, expires_at=NOW - timedelta(hours=2), removed_at=NOW - timedelta(hours=1))
+    file(made, expires_at=now() - timedelta(hours=2), removed_at=now() - timedelta(hours=1))
     page = signed_in.get(f"/jobs/{made}").text
     assert "Generate again" in page
     assert 'id="download"' not in page
@@ -310,7 +312,7 @@ def test_an_expired_file_offers_a_new_one(signed_in: FlaskClient, job: Any, file
 
 def test_a_revoked_link_can_be_made_anew(signed_in: FlaskClient, job: Any, file: Any) -> None:
     made = job("succeeded")
-    file(made, link_revoked_at=NOW)
+    file(made, link_revoked_at=now())
     page = signed_in.get(f"/jobs/{made}").text
     assert f'action="/jobs/{made}/link"' in page
     assert "/d/" not in page
@@ -319,15 +321,16 @@ def test_a_revoked_link_can_be_made_anew(signed_in: FlaskClient, job: Any, file:
 
 @pytest.mark.parametrize(
     ("values", "words"),
+    # Times from now on.
     [
         ({}, "On its way to member@example.org"),
         (
-            {"tries": 2, "next_attempt_at": NOW + timedelta(minutes=15), "last_error": "No answer."},
+            {"tries": 2, "next_attempt_at": timedelta(minutes=15), "last_error": "No answer."},
             "The mail is late. No answer. Next try in",
         ),
-        ({"tries": 1, "next_attempt_at": NOW + timedelta(minutes=5)}, "On its way to member@example.org"),
-        ({"tries": 9, "given_up_at": NOW, "last_error": "No."}, "could not be sent; we gave up"),
-        ({"tries": 1, "sent_at": NOW}, "Sent to member@example.org"),
+        ({"tries": 1, "next_attempt_at": timedelta(minutes=5)}, "On its way to member@example.org"),
+        ({"tries": 9, "given_up_at": timedelta(), "last_error": "No."}, "could not be sent; we gave up"),
+        ({"tries": 1, "sent_at": timedelta()}, "Sent to member@example.org"),
     ],
 )
 def test_the_mails_state_is_told(
@@ -335,7 +338,11 @@ def test_the_mails_state_is_told(
 ) -> None:
     made = job("succeeded")
     file(made)
-    mail(made, **values)
+    at = now()
+    mail(
+        made,
+        **{name: at + value if isinstance(value, timedelta) else value for name, value in values.items()},
+    )
     page = signed_in.get(f"/jobs/{made}")
     assert words in shown(page.text)
     asks_soon = 'data-refresh="2"' in page.text or 'data-refresh="30"' in page.text
@@ -376,7 +383,7 @@ def test_a_job_whose_report_is_gone_offers_nothing_that_would_fail(
 def test_the_log_has_an_anchor_for_each_line(signed_in: FlaskClient, job: Any, app: APIFlask) -> None:
     made = job("running", lines=2)
     with app.app_context():
-        line = Event(job_id=made, number=3, level="error", text="<b>It</b> broke\n  here", at=NOW)
+        line = Event(job_id=made, number=3, level="error", text="<b>It</b> broke\n  here", at=now())
         db.session.add(line)
         db.session.execute(sa.update(Job).where(Job.id == made).values(last_event=3))
         db.session.commit()
