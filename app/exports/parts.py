@@ -66,7 +66,7 @@ class Cut:
             return None
         query = statement(report, order.values, order.user)
         writing = order.format.writing(order.dialect)
-        copy = writing.copy(lambda: reading.fields(query.sql, query.values))
+        copy = writing.copy(lambda: reading.fields(query.sql, query.values)) if reading.copies else None
         return cls(query, column, copy, order.compression) if copy else None
 
     @property
@@ -153,7 +153,7 @@ def _kept(conn: Connection, lease: Lease, order: Order, cut: Cut) -> tuple[int, 
 
 def _bounds(cut: Cut, reading: Reading) -> Sequence[str]:
     query = cut.query
-    rows = reading.estimate(query.sql, query.values)
+    rows = reading.estimate(query.sql, query.values) or 0
     wanted = min(rows // settings.current().part_rows, MOST_PARTS)
     return reading.bounds(query.sql, query.values, cut.column, wanted) if wanted > 1 else ()
 

@@ -19,7 +19,7 @@ from app.formats import Unfit, Writing
 from app.leases import Lease
 from app.models.artifact import Artifact
 from app.reports import SqlReport, Statement, compose, statement
-from app.sources import Reading
+from app.sources import Again, Reading
 from app.storage import artifact_key
 
 
@@ -56,6 +56,8 @@ def _whole(lease: Lease, order: Order, reading: Reading, key: str, filename: str
                 reconcile(rows, flow)
                 lease.check()
                 stored = writer.commit()
+        except Again as again:
+            lease.log(f"{again} Starting the file again.")
         except Unfit as unfit:
             lease.log(f"{unfit} Starting the file again with text in this column.")
             texts.add(unfit.position)
@@ -72,7 +74,8 @@ def _stream(lease: Lease, order: Order, reading: Reading, writing: Writing, flow
         return _rows(lease, order, reading, writing, flow)
     query = statement(order.report, order.values, order.user)
     total = reading.estimate(query.sql, query.values)
-    lease.log(f"The database expects about {total:,} rows.")
+    if total is not None:
+        lease.log(f"The database expects about {total:,} rows.")
     lease.progress(0, total)
     for block in _query(query, reading, writing):
         flow.write(block)
@@ -84,7 +87,7 @@ def _stream(lease: Lease, order: Order, reading: Reading, writing: Writing, flow
 
 def _query(query: Statement, reading: Reading, writing: Writing) -> Iterator[bytes]:
     """The file as the database writes it if it can, else made from its columns."""
-    copy = writing.copy(lambda: reading.fields(query.sql, query.values))
+    copy = writing.copy(lambda: reading.fields(query.sql, query.values)) if reading.copies else None
     if copy:
         yield copy.head
         yield from reading.copy(query.sql, query.values, copy)

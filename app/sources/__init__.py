@@ -12,12 +12,14 @@ from datetime import datetime, timedelta
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, ClassVar
 
-from app.errors import BadSettings
-from app.sources._typed import Batch, Copy, Field, arrow_type
+from app.sources._typed import Again, Batch, Copy, Field, arrow_type
 
-__all__ = ["Batch", "Copy", "Field", "Reading", "Source", "arrow_type", "open_source"]
+__all__ = ["Again", "Batch", "Copy", "Field", "Reading", "Source", "arrow_type", "open_source"]
+
+# The scheme of the module that tries its hand at all that no other one speaks.
+LAST_RESORT = "*"
 
 
 class Source(ABC):
@@ -32,10 +34,23 @@ class Source(ABC):
         Raises SourceDown if it does not answer, QueryFailed if that other reading has ended.
         """
 
+    @abstractmethod
+    def warnings(self) -> Sequence[str]:
+        """What the operator had better change, found by asking the database; raises SourceDown.
+
+        Above all: that the URL's account may write.
+        """
+
 
 class Reading(ABC):
-    """A read-only transaction that sees one state of the source. Errors are SourceDown or QueryFailed."""
+    """A read-only transaction that sees one state of the source. Errors are SourceDown or QueryFailed.
 
+    Queries come as psycopg takes them: `%(name)s` or `CAST(%(name)s AS type)` stands where a value goes,
+    `%%` for a percent sign. Sources that want it otherwise have `_placeholders.rendered`.
+    """
+
+    # Whether `copy` works: the database itself can write a result as COPY does.
+    copies: ClassVar[bool] = False
     snapshot_at: datetime
     # Rows handed out by the last `copy`, `batches` or `rows`, as the source counted them.
     rows_read: int
@@ -54,7 +69,7 @@ class Reading(ABC):
         """The query's result by column, in batches of a few thousand rows.
 
         Typed as `fields` says: those that the method of this name gives, or these with some made `text`.
-        Close it to leave it early: the next query sees the same snapshot.
+        Close it to leave it early: the next query sees the same snapshot. Raises Again.
         """
 
     @abstractmethod
@@ -63,11 +78,11 @@ class Reading(ABC):
 
     @abstractmethod
     def fields(self, sql: str, values: Mapping[str, Any]) -> Sequence[Field]:
-        """The result's columns, without running the query."""
+        """The result's columns, without reading more than the first rows."""
 
     @abstractmethod
-    def estimate(self, sql: str, values: Mapping[str, Any]) -> int:
-        """How many rows the database expects."""
+    def estimate(self, sql: str, values: Mapping[str, Any]) -> int | None:
+        """How many rows the database expects; None if it can't tell."""
 
     def bounds(self, sql: str, values: Mapping[str, Any], column: str, parts: int) -> Sequence[str]:
         """Keys that cut the result into about `parts` ranges of about equal size, from statistics alone.
@@ -101,10 +116,6 @@ def _modules() -> dict[str, Any]:
 def open_source(name: str, url: str, timeout: timedelta) -> Source:
     """The source of this URL; nothing is contacted yet. Raises BadSettings for a scheme nobody speaks."""
     scheme = url.partition("://")[0]
-    module = _modules().get(scheme)
-    if module is None:
-        raise BadSettings(
-            f"SOURCE_{name.upper()}_URL starts with {scheme}://; use {' or '.join(sorted(_modules()))}."
-        )
-    opened: Source = module.open_source(name, url, timeout)
+    modules = _modules()
+    opened: Source = modules.get(scheme, modules[LAST_RESORT]).open_source(name, url, timeout)
     return opened

@@ -43,6 +43,13 @@ class Field:
     scale: int | None = None
 
 
+class Again(Exception):
+    """The result holds what could not be foreseen: begin it anew, the source reads it otherwise now.
+
+    Its text is a sentence for the job's log.
+    """
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some rows, by column.

@@ -49,6 +49,14 @@ _KINDS: dict[int, Kind] = {
     2950: "uuid",
     3802: "json",  # jsonb
 }
+# How many tables the account may write to, one of them, and whether it may do anything at all.
+_WRITABLE = """
+SELECT count(*), min(c.oid::regclass::text), (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+  AND has_schema_privilege(n.oid, 'USAGE')
+  AND has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+"""
 # SQLSTATEs of a connection that ends: connection exceptions, and the server's shutdowns.
 _CUT = ("08", "57P")
 
@@ -71,6 +79,16 @@ class Postgres(Source):
         finally:
             conn.close()
 
+    def warnings(self) -> Sequence[str]:
+        with self._connect() as conn, conn.cursor() as cursor:
+            cursor.execute(_WRITABLE)
+            tables, example, superuser = cursor.fetchone() or (0, None, False)
+        account = f"The account of the source {self.name!r}"
+        mend = "Reports only read: give it an account with no more than SELECT."
+        if superuser:
+            return (f"{account} is a superuser. {mend}",)
+        return (f"{account} may write to {tables:,} tables ({example}, for one). {mend}",) if tables else ()
+
     def _connect(self) -> Connection[Any]:
         try:
             conn = psycopg.connect(
@@ -89,6 +107,8 @@ class Postgres(Source):
 
 
 class PostgresReading(Reading):
+    copies = True
+
     def __init__(self, source: str, conn: Connection[Any], timeout: timedelta, snapshot: str) -> None:
         self._source, self._conn, self._timeout = source, conn, timeout
         self._wire = _Wire(conn.pgconn)

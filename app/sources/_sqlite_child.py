@@ -1,0 +1,178 @@
+"""A process of its own that reads SQLite and writes Arrow to standard output; see `sqlite`.
+
+Apart, because SQLite's Arrow driver can't be interrupted, and because this process reads while the other one
+writes the file. It needs nothing of the app, so it starts quickly.
+
+Standard input is JSON: `{"uri", "sql", "values", "kinds", "exact", "seconds"}`, with `?1` where the first
+value goes. Kinds say what the columns held at first: `integer`, `real`, `text`, `blob`, `null`, or `any`,
+which is encoded as `encoded` says. Standard output is an Arrow stream; standard error ends with one line of
+JSON: `{"at": when it began, "end": END, "message": SQLite's own words}`. The ends:
+
+    whole   all rows were read
+    stray   a value came that is not of its column's kind, and `exact` was false: all is to be read anew
+    failed  SQLite refused
+
+If `exact`, a last column tells of such values: a JSON list of the row's values, encoded; "" for most rows.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import adbc_driver_sqlite
+import pyarrow as pa
+import pyarrow.compute as pc
+from adbc_driver_manager import Error
+from adbc_driver_sqlite import dbapi
+
+ROWS = 16384
+# A double has every whole number up to here.
+EXACT = 2**53
+TYPES = {
+    "integer": pa.int64(),
+    "real": pa.float64(),
+    "text": pa.string(),
+    "blob": pa.binary(),
+    "null": pa.int64(),
+    "any": pa.string(),
+}
+# A row of these goes first, since the driver takes its types from what it sees first.
+EXAMPLES = {"integer": "0", "real": "0.5", "text": "''", "blob": "x''", "any": "''"}
+
+
+class Stray(Exception):
+    """A value is not of its column's kind."""
+
+
+def main() -> None:
+    # By default an alarm ends the process, wherever it is.
+    asked = json.load(sys.stdin)
+    signal.alarm(asked["seconds"])
+    told = {"at": time.time(), "end": "whole", "message": ""}
+    try:
+        _stream(**asked)
+    except Stray:
+        told["end"] = "stray"
+    except Error as error:
+        # Types that the driver can't reconcile are told as errors; read exactly, they are none.
+        told |= {"end": "failed" if asked["exact"] else "stray", "message": str(error)}
+    print(json.dumps(told), file=sys.stderr)
+
+
+def _stream(uri: str, sql: str, values: list[Any], kinds: list[str], exact: bool, seconds: int) -> None:
+    conn = dbapi.connect(uri)
+    cursor = conn.cursor()
+    try:
+        rows = adbc_driver_sqlite.StatementOptions.BATCH_ROWS.value
+        cursor.adbc_statement.set_options(**{rows: str(ROWS)})
+        cursor.execute(_exact(sql, kinds) if exact else _quick(sql, kinds), values or None)
+        batches = cursor.fetch_record_batch()
+        if exact:
+            _write(batches, _without_first(batches))
+        else:
+            _check_types(batches.schema, kinds)
+            _write(batches, (_checked(batch, kinds) for batch in batches))
+    finally:
+        cursor.close()
+        conn.close()
+
+
+def _write(reader: Any, batches: Any) -> None:
+    with pa.PythonFile(sys.stdout.buffer, "w") as sink, pa.ipc.new_stream(sink, reader.schema) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+
+
+def _without_first(batches: Any) -> Any:
+    skip = 1
+    for batch in batches:
+        yield batch.slice(skip)
+        skip = 0
+
+
+def _quick(sql: str, kinds: Sequence[str]) -> str:
+    """Only what the driver would change without a word is asked for by type; the rest it refuses itself."""
+    cells, nulls = [], ["0"]
+    for at, kind in enumerate(kinds):
+        if kind in ("text", "blob"):
+            cells.append(f"CASE typeof(c{at}) WHEN '{kind}' THEN c{at} END")
+            nulls.append(f"(c{at} IS NULL)")
+        else:
+            cells.append(encoded(f"c{at}") if kind == "any" else f"c{at}")
+    return f"{_with(sql, kinds)} SELECT {', '.join(cells)}, {' + '.join(nulls)} FROM report"
+
+
+def _exact(sql: str, kinds: Sequence[str]) -> str:
+    cells = [_cell(f"c{at}", kind) for at, kind in enumerate(kinds)]
+    odd = " OR ".join(_odd(f"c{at}", kind) for at, kind in enumerate(kinds))
+    row = ", ".join(encoded(f"c{at}") for at in range(len(kinds)))
+    cells.append(f"CASE WHEN {odd} THEN json_array({row}) ELSE '' END")
+    examples = ", ".join([*(EXAMPLES[kind] for kind in kinds), "''"])
+    return f"{_with(sql, kinds)} SELECT {examples} UNION ALL SELECT {', '.join(cells)} FROM report"
+
+
+def _with(sql: str, kinds: Sequence[str]) -> str:
+    """Columns by their place: names may be there twice."""
+    return f"WITH report({', '.join(f'c{at}' for at in range(len(kinds)))}) AS ({sql}\n)"
+
+
+def encoded(cell: str) -> str:
+    """Any value as text: t and the text, x and the bytes in hexadecimal, n and an exact number."""
+    return (
+        f"CASE typeof({cell}) WHEN 'text' THEN 't' || {cell} WHEN 'blob' THEN 'x' || hex({cell})"
+        f" WHEN 'null' THEN NULL ELSE 'n' || quote({cell}) END"
+    )
+
+
+def _cell(cell: str, kind: str) -> str:
+    if kind == "any":
+        return encoded(cell)
+    if kind == "real":
+        whole = f"CASE WHEN {cell} BETWEEN -{EXACT} AND {EXACT} THEN {cell} END"
+        return f"CASE typeof({cell}) WHEN 'real' THEN {cell} WHEN 'integer' THEN {whole} END"
+    return f"CASE typeof({cell}) WHEN '{kind}' THEN {cell} END"
+
+
+def _odd(cell: str, kind: str) -> str:
+    if kind == "any":
+        return "0"
+    if kind == "real":
+        whole = f"typeof({cell}) = 'integer' AND {cell} BETWEEN -{EXACT} AND {EXACT}"
+        return f"(typeof({cell}) NOT IN ('real', 'null') AND NOT ({whole}))"
+    return f"({cell} IS NOT NULL AND typeof({cell}) <> '{kind}')"
+
+
+def _check_types(schema: Any, kinds: Sequence[str]) -> None:
+    for found, kind in zip(schema, kinds, strict=False):
+        # A column that begins with nothing but nulls is taken for whole numbers.
+        if found.type != TYPES[kind]:
+            raise Stray
+
+
+def _checked(batch: Any, kinds: Sequence[str]) -> Any:
+    """The batch without its last column, which has each row's number of nulls in texts and blobs."""
+    columns = batch.columns
+    nulls = 0
+    for column, kind in zip(columns, kinds, strict=False):
+        if kind in ("text", "blob"):
+            nulls += column.null_count
+        elif (kind == "real" and not _small(column)) or (kind == "null" and column.null_count < len(column)):
+            raise Stray
+    if nulls != (pc.sum(columns[-1]).as_py() or 0):
+        raise Stray
+    return batch
+
+
+def _small(column: Any) -> bool:
+    """Whole numbers came as doubles: beyond some size they may have been others."""
+    limits = pc.min_max(column).as_py()
+    return limits["min"] is None or (limits["min"] > -EXACT and limits["max"] < EXACT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""What sources have in common whose drivers hand out rows: the first ones tell the fields, and are kept."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from itertools import chain
+from typing import Any
+
+from app.errors import QueryFailed
+from app.sources import Copy, Reading
+from app.sources._typed import Batch, Field
+
+# Rows fetched at a time, and looked at to tell the fields.
+FETCH = 5000
+
+Rows = list[tuple[Any, ...]]
+
+
+class Result:
+    """A query at work. `blocks` gives its rows; `close` ends it, whatever is left."""
+
+    fields: Sequence[Field]
+
+    def batches(self, fields: Sequence[Field]) -> Iterator[Batch]:
+        """The rows not yet handed out, typed as `fields` says."""
+        raise NotImplementedError
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class RowsResult(Result):
+    """A result whose driver gives Python values. Without `fields`, the first rows tell them."""
+
+    def __init__(
+        self, names: Sequence[str], blocks: Generator[Rows, None, None], fields: Sequence[Field] = ()
+    ) -> None:
+        self._blocks = blocks
+        first = next(blocks, [])
+        self._rest = chain([first], blocks)
+        self.fields = fields or _fields(names, first)
+
+    def batches(self, fields: Sequence[Field]) -> Iterator[Batch]:
+        from app.formats import _batches
+
+        for rows in self._rest:
+            if rows:
+                yield _batches.batch(fields, list(zip(*rows, strict=True)))
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        return chain.from_iterable(self._rest)
+
+    def close(self) -> None:
+        self._blocks.close()
+
+
+class Streamed(Reading):
+    """A reading that has at most one query at work."""
+
+    _asked: tuple[str, Mapping[str, Any]] | None = None
+    _result: Result | None = None
+
+    @abstractmethod
+    def _open(self, sql: str, values: Mapping[str, Any]) -> Result:
+        """The query, sent. Raises what `_translated` knows, as the result's methods do."""
+
+    @abstractmethod
+    def _translated(self) -> AbstractContextManager[None]:
+        """Turns the driver's errors into SourceDown and QueryFailed."""
+
+    def copy(self, sql: str, values: Mapping[str, Any], copy: Copy) -> Generator[bytes, None, None]:
+        raise NotImplementedError
+
+    def batches(
+        self, sql: str, values: Mapping[str, Any], fields: Sequence[Field] | None = None
+    ) -> Generator[Batch, None, None]:
+        self.rows_read = 0
+        with self._translated():
+            result = self._taken(sql, values)
+            try:
+                for batch in result.batches(fields or result.fields):
+                    self.rows_read += batch.rows
+                    yield batch
+            finally:
+                result.close()
+
+    def rows(self, sql: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        self.rows_read = 0
+        with self._translated():
+            result = self._taken(sql, values)
+            try:
+                for row in result.rows():
+                    self.rows_read += 1
+                    yield row
+            finally:
+                result.close()
+
+    def fields(self, sql: str, values: Mapping[str, Any]) -> Sequence[Field]:
+        with self._translated():
+            result = self._taken(sql, values)
+            self._asked, self._result = (sql, values), result
+            return result.fields
+
+    def estimate(self, sql: str, values: Mapping[str, Any]) -> int | None:
+        return None
+
+    def _taken(self, sql: str, values: Mapping[str, Any]) -> Result:
+        """The result that was begun for this query, or a new one; it is the caller's to close."""
+        asked, result = self._asked, self._result
+        self._asked = self._result = None
+        if result is not None:
+            if asked == (sql, values):
+                return result
+            result.close()
+        return self._open(sql, values)
+
+    def _forget(self) -> None:
+        """Close what was begun and never taken."""
+        if self._result is not None:
+            self._result.close()
+        self._asked = self._result = None
+
+
+class Limit:
+    """How long a query may take; a watch that its driver asks now and then."""
+
+    def __init__(self, source: str, limit: timedelta) -> None:
+        self._source, self._limit = source, limit
+        self._ends = time.monotonic()
+        self.broken_off = False
+
+    def begin(self) -> None:
+        self._ends = time.monotonic() + self._limit.total_seconds()
+
+    @property
+    def left(self) -> float:
+        """In seconds."""
+        return self._ends - time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        return self.broken_off or self.left <= 0
+
+    def meaning(self) -> QueryFailed:
+        """Why the query was stopped."""
+        if self.broken_off:
+            return QueryFailed(f"The query on the source {self._source!r} was broken off.")
+        return QueryFailed(
+            f"The source {self._source!r} was too slow: the limit is {self._limit.total_seconds():.0f} s. "
+            "Ask for less, or ask the operator for a higher limit."
+        )
+
+
+def _fields(names: Sequence[str], rows: Rows) -> Sequence[Field]:
+    from app.formats import _batches
+
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    return [_batches.field(name, values) for name, values in zip(names, columns, strict=True)]

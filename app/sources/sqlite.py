@@ -1,0 +1,295 @@
+"""SQLite files, read only: `sqlite:////folder/file.db` (an absolute path) or `sqlite:///file.db`.
+
+SQLite types its values, not its columns. The first rows of a result tell what its columns hold; whatever is
+otherwise further down comes as a stray. Results of many rows are read by another process; `_sqlite_child`
+says why.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from threading import Timer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
+
+from app.errors import BadSettings, QueryFailed, SourceDown
+from app.sources import Source
+from app.sources._placeholders import rendered
+from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed
+from app.sources._typed import Again, Batch, Field
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMES = ("sqlite",)
+CHILD = Path(__file__).with_name("_sqlite_child.py")
+# Steps of SQLite's machine between two looks at the clock.
+STEPS = 100_000
+# A query whose first rows took longer, in seconds, is not asked a second time by the other process.
+PATIENCE = 1.0
+# How long to wait for a writer's lock, in seconds.
+LOCK_TIMEOUT = 10
+_KINDS = {"int64": "integer", "float64": "real", "text": "text", "bytes": "blob"}
+_HOLDS: dict[str, tuple[type, ...]] = {
+    "integer": (int,),
+    "real": (float, int),
+    "text": (str,),
+    "blob": (bytes,),
+    "null": (),
+    "any": (int, float, str, bytes),
+}
+
+
+def open_source(name: str, url: str, timeout: timedelta) -> Sqlite:
+    path = unquote(urlsplit(url).path).removeprefix("/")
+    if not path or urlsplit(url).netloc:
+        raise BadSettings(f"SOURCE_{name.upper()}_URL names no file; write sqlite:////folder/file.db.")
+    return Sqlite(name, Path(path), timeout)
+
+
+class Sqlite(Source):
+    def __init__(self, name: str, path: Path, timeout: timedelta) -> None:
+        self.name = name
+        self._path, self._timeout = path, timeout
+
+    @contextmanager
+    def reading(self, snapshot: str = "") -> Iterator[SqliteReading]:
+        uri = f"file:{quote(str(self._path.absolute()))}?mode=ro"
+        conn = self._connect(uri)
+        reading = SqliteReading(self.name, conn, uri, Limit(self.name, self._timeout))
+        try:
+            yield reading
+        finally:
+            reading.close()
+
+    def warnings(self) -> Sequence[str]:
+        with self.reading():
+            return ()
+
+    def _connect(self, uri: str) -> sqlite3.Connection:
+        if not self._path.is_file():
+            # Its name is the operator's business, and told where operators look.
+            raise SourceDown(f"The source {self.name!r} does not answer: there is no such file.")
+        try:
+            conn = sqlite3.connect(
+                uri, uri=True, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+            conn.text_factory = _text
+            conn.execute("PRAGMA query_only = true")
+            conn.execute("BEGIN")
+            # Takes the snapshot, and finds out whether it is a database.
+            conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        except sqlite3.Error as error:
+            raise SourceDown(f"The source {self.name!r} does not answer ({error}).") from error
+        return conn
+
+
+class SqliteReading(Streamed):
+    def __init__(self, source: str, conn: sqlite3.Connection, uri: str, limit: Limit) -> None:
+        self._source, self._conn, self._uri, self._limit = source, conn, uri, limit
+        self._child: subprocess.Popen[bytes] | None = None
+        self.snapshot_at = datetime.now(UTC)
+        self.rows_read = 0
+        # Queries that turned out to hold what their first rows did not show.
+        self._strange: set[str] = set()
+        conn.set_progress_handler(lambda: self._limit.over, STEPS)
+
+    def break_off(self) -> None:
+        self._limit.broken_off = True
+        self._conn.interrupt()
+        if (child := self._child) is not None:
+            child.kill()
+
+    def close(self) -> None:
+        self._forget()
+        self._conn.close()
+
+    def _open(self, sql: str, values: Mapping[str, Any]) -> Result:
+        query, bound = _composed(sql, values)
+        self._limit.begin()
+        began = time.monotonic()
+        cursor = self._conn.execute(query, bound)
+        first = cursor.fetchmany(FETCH)
+        names = [column[0] for column in cursor.description]
+        quick = len(first) == FETCH and time.monotonic() - began < PATIENCE
+        result = RowsResult(names, _blocks(cursor, first))
+        return _Apart(self, query, bound, first, result) if quick else result
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._meaning(error) from error
+
+    def _meaning(self, error: sqlite3.Error) -> QueryFailed:
+        if self._limit.over:
+            return self._limit.meaning()
+        if error.sqlite_errorname == "SQLITE_READONLY" if hasattr(error, "sqlite_errorname") else False:
+            return QueryFailed("The report's query tries to write; reports only read.")
+        return QueryFailed(f"The source {self._source!r} refused the query: {error}")
+
+    def read_apart(
+        self, query: str, bound: Sequence[Any], kinds: Sequence[str], exact: bool
+    ) -> Generator[pa.RecordBatch, None, None]:
+        """Record batches from another process; with `exact` one column more, of strays."""
+        exact = exact or query in self._strange
+        with self._spawned(query, bound, kinds, exact) as child:
+            assert child.stdout is not None
+            yield from _record_batches(child)
+            told = _told(child)
+        if self._limit.over:
+            raise self._limit.meaning()
+        match told.get("end"):
+            case "whole":
+                self.snapshot_at = datetime.fromtimestamp(told["at"], UTC)
+            case "stray":
+                self._strange.add(query)
+                raise Again("A column holds other types of values than its first rows did.")
+            case "failed":
+                raise QueryFailed(f"The source {self._source!r} refused the query: {told['message']}")
+            case _:
+                raise SourceDown(f"The process that read the source {self._source!r} was ended.")
+
+    @contextmanager
+    def _spawned(
+        self, query: str, bound: Sequence[Any], kinds: Sequence[str], exact: bool
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        seconds = max(1, int(self._limit.left) + 1)
+        asked = {"uri": self._uri, "sql": query, "values": list(bound), "kinds": list(kinds)}
+        child = subprocess.Popen(
+            [sys.executable, "-I", str(CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._child = child
+        timer = Timer(max(0.0, self._limit.left), child.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            assert child.stdin is not None
+            with suppress(BrokenPipeError), child.stdin as stdin:
+                stdin.write(json.dumps({**asked, "exact": exact, "seconds": seconds}).encode())
+            yield child
+        finally:
+            timer.cancel()
+            self._child = None
+            child.kill()
+            child.wait()
+            for pipe in (child.stdout, child.stderr):
+                if pipe is not None:
+                    pipe.close()
+
+
+class _Apart(Result):
+    """A result of many rows: its first ones are known, and another process reads them all."""
+
+    def __init__(
+        self, reading: SqliteReading, query: str, bound: Sequence[Any], first: Rows, near: RowsResult
+    ) -> None:
+        self._reading, self._query, self._bound, self._near = reading, query, bound, near
+        self._columns = list(zip(*first, strict=True))
+        self.fields = near.fields
+
+    def batches(self, fields: Sequence[Field]) -> Iterator[Batch]:
+        pairs = list(zip(fields, self.fields, self._columns, strict=True))
+        kinds = [_kind(wanted, found, values) for wanted, found, values in pairs]
+        exact = any(_surprising(kind, values) for kind, values in zip(kinds, self._columns, strict=True))
+        self._columns.clear()
+        self._near.close()
+        from app.sources import _sqlite_batches
+
+        for batch in self._reading.read_apart(self._query, self._bound, kinds, exact):
+            yield _sqlite_batches.batch(batch, kinds)
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        return self._near.rows()
+
+    def close(self) -> None:
+        self._near.close()
+
+
+def _kind(wanted: Field, found: Field, values: Sequence[object]) -> str:
+    """How the other process is to read a column; see there."""
+    if wanted.kind != found.kind:
+        return "any"
+    return "null" if all(value is None for value in values) else _KINDS[found.kind]
+
+
+def _surprising(kind: str, values: Sequence[object]) -> bool:
+    return not {type(value) for value in values if value is not None}.issubset(_HOLDS[kind])
+
+
+def _record_batches(child: subprocess.Popen[bytes]) -> Iterator[pa.RecordBatch]:
+    """Up to the stream's end, or where it broke off: the process's last words tell which it was."""
+    import pyarrow as pa
+
+    assert child.stdout is not None
+    with suppress(pa.ArrowInvalid, OSError), pa.ipc.open_stream(child.stdout) as stream:
+        yield from stream
+
+
+def _told(child: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """A process's last words."""
+    assert child.stderr is not None
+    lines = child.stderr.read().decode(errors="replace").splitlines()
+    with suppress(ValueError, IndexError):
+        told: dict[str, Any] = json.loads(lines[-1])
+        return told
+    return {}
+
+
+def _blocks(cursor: sqlite3.Cursor, first: Rows) -> Generator[Rows, None, None]:
+    try:
+        yield first
+        while rows := cursor.fetchmany(FETCH):
+            yield rows
+    finally:
+        cursor.close()
+
+
+def _composed(sql: str, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """The query with ?1, ?2 … and what they stand for."""
+    places: dict[str, int] = {}
+
+    def write(name: str, type: str) -> str:
+        place = f"?{places.setdefault(name, len(places) + 1)}"
+        if isinstance(values[name], list | tuple):
+            return f"(SELECT value FROM json_each({place}))"
+        return f"CAST({place} AS NUMERIC)" if type == "numeric" else place
+
+    query = rendered(sql, write)
+    return query, [_bound(values[name]) for name in places]
+
+
+def _bound(value: object) -> object:
+    """As SQLite's own functions write such values."""
+    match value:
+        case bool():
+            return int(value)
+        case datetime():
+            moment = value.astimezone(UTC) if value.tzinfo else value
+            return moment.replace(tzinfo=None).isoformat(sep=" ")
+        case date():
+            return value.isoformat()
+        case Decimal():
+            return format(value, "f")
+        case list() | tuple():
+            return json.dumps(list(map(_bound, value)))
+        case _:
+            return value
+
+
+def _text(raw: bytes) -> str:
+    """Bytes that are no UTF-8 are shown as \\xff: nothing is lost, and nothing fails."""
+    return raw.decode(errors="backslashreplace")
