@@ -124,6 +124,7 @@ def register(app: APIFlask, config: Settings) -> None:
         health,
         jobs,
         limits,
+        preflight,
         reports,
         security,
         stream,
@@ -137,7 +138,7 @@ def register(app: APIFlask, config: Settings) -> None:
     account.init_app(app)
 
     filters.init_app(app)
-    for blueprint in (reports.reports, jobs.pages, downloads.pages, health.health):
+    for blueprint in (reports.reports, preflight.pages, jobs.pages, downloads.pages, health.health):
         app.register_blueprint(blueprint)
     if config.development and config.mailbox_dir:
         from app.dev import mailbox

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import Select, delete, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
+from app import columns as choices
 from app import dispatch, events, formats, links, preflight, settings, sharing
 from app.errors import Conflict, InvalidRequest, NotFound, TooMany
 from app.extensions import db
@@ -48,9 +49,10 @@ def request_export(
     dialect: str | None = None,
     compression: str = "none",
     idempotency_key: str | None = None,
+    columns: Sequence[str] | None = None,
     fresh: bool = False,
 ) -> Job:
-    """Commit a queued export and dispatch it.
+    """Commit a queued export and dispatch it; `columns` are the chosen ones in their order, None all.
 
     Unless it must be `fresh`, it joins the same export that is under way, or is handed the file of one whose
     data are as fresh as the report demands. The same idempotency key with the same request gives the job it
@@ -58,12 +60,15 @@ def request_export(
     another request).
     """
     report = report_for(user, key)
-    asked = _fingerprint(report.key, raw_params, format, dialect, compression, fresh)
+    asked = _fingerprint(report.key, raw_params, format, dialect, compression, columns, fresh)
     if idempotency_key and (earlier := _earlier(user, idempotency_key, asked)):
         return earlier
     found, dialect = formats.find(format, dialect)
     formats.check_compression(found, compression)
     params = report.params.validate(raw_params, now=database_now(), tz=UTC)
+    if columns is not None:
+        db.session.rollback()  # no connection is held while the source is asked
+        columns = choices.choose(report, columns)
     job = Job(
         kind="export",
         definition=report.key,
@@ -73,6 +78,7 @@ def request_export(
         format=format,
         dialect=dialect,
         compression=compression,
+        columns=columns,
         queue=report.queue,
         idempotency_key=idempotency_key,
         request_sha256=asked,
@@ -95,12 +101,36 @@ def request_export(
         raise
 
 
+def think_of(
+    user: User,
+    key: str,
+    raw_params: Mapping[str, object],
+    *,
+    format: str = "csv",
+    dialect: str | None = None,
+    compression: str = "none",
+    columns: Sequence[str] | None = None,
+) -> preflight.Request:
+    """What `request_export` would be asked, for a preflight; raises what it would raise.
+
+    Afterwards no connection is held.
+    """
+    report = report_for(user, key)
+    found, _ = formats.find(format, dialect)
+    formats.check_compression(found, compression)
+    params = report.params.validate(raw_params, now=database_now(), tz=UTC)
+    query = preflight.query(report, params, user)
+    db.session.rollback()
+    chosen = None if columns is None else choices.choose(report, columns)
+    return preflight.Request(report, query, format, compression, chosen)
+
+
 def again(user: User, job: Job) -> Job:
     """A new job with the same frozen params, for `user`; its file is made anew."""
     report = report_for(user, job.definition)
-    copied = ("kind", "definition", "title", "params", "format", "dialect", "compression", "queue", "size")
+    copied = ("kind", "definition", "title", "params", "format", "dialect", "compression", "columns", "queue")
     new = Job(owner_id=user.id, parent_id=job.id, **{name: getattr(job, name) for name in copied})
-    new.sameness = sharing.sameness(report, new)
+    new.size, new.sameness = job.size, sharing.sameness(report, new)
     return _commit_and_send(user, new)
 
 
@@ -232,6 +262,7 @@ def as_json(job: Job, artifact: Artifact | None = None, now: datetime | None = N
         "format": job.format,
         "dialect": job.dialect,
         "compression": job.compression,
+        "columns": job.columns,
         "sharing": job.sharing,
         "status": job.status,
         "progress": {"done": job.progress_done, "total": job.progress_total, "unit": job.progress_unit},
@@ -251,12 +282,13 @@ def database_now() -> datetime:
 
 
 def _artifact_json(artifact: Artifact, now: datetime | None) -> dict[str, Any]:
+    read = artifact.receipt.get("snapshot_at")
     return {
         "filename": artifact.filename,
         "bytes": artifact.bytes,
         "rows": artifact.rows,
         "sha256": artifact.sha256,
-        "snapshot_at": events.rfc3339(datetime.fromisoformat(artifact.receipt["snapshot_at"])),
+        "snapshot_at": events.rfc3339(datetime.fromisoformat(read)) if read else None,
         "url": link_url(artifact, now),
         "expires_at": events.rfc3339(artifact.expires_at),
     }

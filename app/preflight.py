@@ -7,14 +7,17 @@ waits long: each question to a source has seconds, and what is not known by then
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Float, cast, func, null, select
 
-from app import settings
+from app import formats, settings
 from app.errors import NotFound, WaybillError
 from app.extensions import db
 from app.models.artifact import Artifact
@@ -27,10 +30,14 @@ log = logging.getLogger(__name__)
 
 # How long the source may take to say what it expects.
 ESTIMATE = timedelta(seconds=2)
+# The first rows on request: how many, how long they may take, how much of a value is shown.
+SAMPLE_ROWS, SAMPLE, SHOWN = 50, timedelta(seconds=5), 200
 # A small export takes no longer, or when that is not known has no more rows.
 SMALL_SECONDS, SMALL_ROWS = 10.0, 100_000
 # How many of a report's latest successes say how it usually goes.
 RECENT = 20
+# A sheet's last row, its header among them; what is worth telling of smaller files; and what is long.
+SHEET_ROWS, MUCH, LONG = 1_048_576, 2.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,67 @@ class Pace:
 
     seconds: float | None
     rows_per_second: float | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """An export that somebody thinks of asking for."""
+
+    report: Report
+    query: Statement | None
+    format: str
+    compression: str
+    columns: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What it would be; None for what is not known. `unknown` says why the rows are not."""
+
+    rows: int | None
+    bytes: int | None
+    seconds: float | None
+    advice: Sequence[str]
+    unknown: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The first rows as text, None for nothing; `trouble` says why there are none."""
+
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str | None]] = ()
+    trouble: str = ""
+
+
+def forecast(request: Request) -> Forecast:
+    """Asks the source and then the database, holding no connection to either meanwhile."""
+    rows, unknown = expected_rows(request.report, request.query)
+    seconds = expected_seconds(pace(request.report), rows)
+    widths = _bytes_per_row(request.report, request.columns)
+    db.session.rollback()
+    width = widths.get((request.format, request.compression))
+    size = round(rows * width) if rows is not None and width is not None else None
+    return Forecast(rows, size, seconds, list(_advice(request, rows, seconds, widths)), unknown)
+
+
+def sample(request: Request) -> Sample:
+    """The first rows of a report in SQL, read only and with a time limit. Holds no connection of ours."""
+    if request.query is None:
+        return Sample(trouble="This report is a program: its first rows are known when it has run.")
+    began = time.monotonic()
+    try:
+        with source(request.report, SAMPLE).reading() as reading:
+            query = request.query
+            sql = reading.only(query.sql, request.columns) if request.columns else query.sql
+            names = [field.name for field in reading.fields(sql, query.values)]
+            rows = islice(reading.rows(reading.first(sql, SAMPLE_ROWS), query.values), SAMPLE_ROWS)
+            return Sample(names, [list(map(_shown, row)) for row in rows])
+    except WaybillError as error:
+        if time.monotonic() - began < SAMPLE.total_seconds():
+            return Sample(trouble=error.message)
+        limit = f"{SAMPLE.total_seconds():g} s"
+        return Sample(trouble=f"The first rows did not come within {limit}. The export itself has more time.")
 
 
 def query(report: Report, params: Mapping[str, Any], user: User) -> Statement | None:
@@ -66,7 +134,8 @@ def expected_rows(report: Report, query: Statement | None) -> tuple[int | None, 
         return None, "This report is a program: how many rows it gives is known when it has run."
     try:
         with source(report, ESTIMATE).reading() as reading:
-            return reading.estimate(query.sql, query.values), ""
+            rows = reading.estimate(query.sql, query.values)
+            return rows, "" if rows is not None else "This source does not say how many rows it expects."
     except WaybillError as error:
         log.info("No estimate for %s: %s", report.key, error)
         return None, error.message
@@ -85,12 +154,7 @@ def pace(report: Report) -> Pace:
     latest = (
         select(took.label("took"), Artifact.rows)
         .join(Artifact, Artifact.job_id == Job.id)
-        .where(
-            Job.kind == "export",
-            Job.definition == report.key,
-            Job.status == SUCCEEDED,
-            Job.sharing.is_(None),
-        )
+        .where(*_successes(report))
         .order_by(Job.created_at.desc())
         .limit(RECENT)
         .subquery()
@@ -105,6 +169,65 @@ def pace(report: Report) -> Pace:
         )
     ).one()
     return Pace(*(None if value is None else float(value) for value in row))
+
+
+def _successes(report: Report) -> list[ColumnElement[bool]]:
+    """Exports of this report whose file was made for them."""
+    same = (Job.kind == "export", Job.definition == report.key)
+    return [*same, Job.status == SUCCEEDED, Job.sharing.is_(None)]
+
+
+def _bytes_per_row(report: Report, columns: Sequence[str] | None) -> dict[tuple[str, str], float]:
+    """By format and compression: the medians of the latest exports of the same columns."""
+    latest = (
+        select(Job.format, Job.compression, (Artifact.bytes / cast(Artifact.rows, Float)).label("width"))
+        .join(Artifact, Artifact.job_id == Job.id)
+        .where(
+            *_successes(report),
+            Artifact.rows > 0,
+            Job.columns.is_not_distinct_from(null() if columns is None else list(columns)),
+        )
+        .order_by(Job.created_at.desc())
+        .limit(10 * RECENT)
+        .subquery()
+    )
+    median = func.percentile_cont(0.5).within_group(latest.c.width)
+    query = select(latest.c.format, latest.c.compression, median).group_by(
+        latest.c.format, latest.c.compression
+    )
+    return {(format, compression): float(width) for format, compression, width in db.session.execute(query)}
+
+
+def _advice(
+    request: Request, rows: int | None, seconds: float | None, widths: Mapping[tuple[str, str], float]
+) -> Iterator[str]:
+    if rows is None:
+        return
+    if request.format == "xlsx" and rows >= SHEET_ROWS:
+        sheets = math.ceil(rows / (SHEET_ROWS - 1))
+        yield f"Over {SHEET_ROWS:,} rows: the workbook gets about {sheets} sheets."
+    yield from _smaller(request, widths)
+    if seconds is not None and seconds >= LONG:
+        yield "You need not wait for it: a mail tells you when the file is ready."
+
+
+def _smaller(request: Request, widths: Mapping[tuple[str, str], float]) -> Iterator[str]:
+    """The way of writing that took the least room so far, if that is much less."""
+    own = widths.get((request.format, request.compression))
+    if own is None:
+        return
+    (format, compression), least = min(widths.items(), key=lambda item: item[1])
+    if own / least >= MUCH:
+        packed = "" if compression == "none" else f" with {compression}"
+        title = formats.formats()[format].title if format in formats.formats() else format
+        yield f"{title}{packed} would be about {own / least:.0f}x smaller."
+
+
+def _shown(value: object) -> str | None:
+    if value is None:
+        return None
+    text = "\\x" + value.hex() if isinstance(value, bytes) else str(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
 def source(report: Report, timeout: timedelta) -> Source:

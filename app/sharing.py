@@ -50,7 +50,7 @@ def sameness(report: Report, job: Job) -> str:
     """Jobs of the same one make the same file, if they read the same data."""
     made_of = [
         *(job.kind, report.key, report.fingerprint, report.source, job.params),
-        *(job.format, job.dialect, job.compression),
+        *(job.format, job.dialect, job.compression, job.columns),
         job.owner_id if report.depends_on_person else None,
     ]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()

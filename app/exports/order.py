@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -14,8 +14,8 @@ from app.extensions import db
 from app.formats import Format
 from app.models.job import Job
 from app.models.user import User
-from app.reports import Report, registry
-from app.sources import Source, open_source
+from app.reports import Report, SqlReport, Statement, registry, statement
+from app.sources import Reading, Source, open_source
 
 EXTENSIONS = {"none": "", "gzip": ".gz", "zip": ".zip"}
 CONTENT_TYPES = {"gzip": "application/gzip", "zip": "application/zip"}
@@ -32,6 +32,7 @@ class Order:
     format: Format
     dialect: str
     compression: str
+    columns: Sequence[str] | None = None
 
     @classmethod
     def of(cls, job_id: UUID) -> Order:
@@ -41,11 +42,18 @@ class Order:
             raise NotAllowed(f"{job.owner.email} may no longer run {report.title!r}. Nothing was read.")
         format, dialect = formats.find(job.format, job.dialect)
         order = cls(
-            report, report.params.bind(job.params), job.params, job.owner, format, dialect, job.compression
+            *(report, report.params.bind(job.params), job.params, job.owner),
+            *(format, dialect, job.compression, job.columns),
         )
         db.session.expunge_all()
         db.session.remove()
         return order
+
+    def query(self, reading: Reading) -> Statement:
+        """The statement of a report in SQL, with the columns that were chosen."""
+        assert isinstance(self.report, SqlReport)
+        found = statement(self.report, self.values, self.user)
+        return Statement(reading.only(found.sql, self.columns), found.values) if self.columns else found
 
     @property
     def source(self) -> Source:

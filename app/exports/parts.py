@@ -33,7 +33,7 @@ from app.models import part as parts
 from app.models.job import Claim, Job, held
 from app.models.part import DONE, Part, Taken
 from app.progress import Ticker
-from app.reports import SqlReport, Statement, ordered_by, statement
+from app.reports import SqlReport, Statement, ordered_by
 from app.sources import Copy, Reading
 from app.storage import Writer
 
@@ -62,9 +62,9 @@ class Cut:
         column = report.partition_by
         if not isinstance(report, SqlReport) or column is None or order.compression not in JOINABLE:
             return None
-        if ordered_by(report) not in (None, column):
+        if ordered_by(report) not in (None, column) or column not in (order.columns or [column]):
             return None
-        query = statement(report, order.values, order.user)
+        query = order.query(reading)
         writing = order.format.writing(order.dialect)
         copy = writing.copy(lambda: reading.fields(query.sql, query.values)) if reading.copies else None
         return cls(query, column, copy, order.compression) if copy else None

@@ -18,7 +18,7 @@ from app.exports.order import Order
 from app.formats import Unfit, Writing
 from app.leases import Lease
 from app.models.artifact import Artifact
-from app.reports import SqlReport, Statement, compose, statement
+from app.reports import SqlReport, Statement, compose
 from app.sources import Again, Reading
 from app.storage import artifact_key
 
@@ -72,7 +72,7 @@ def _stream(lease: Lease, order: Order, reading: Reading, writing: Writing, flow
     """Move the whole result; returns the rows read, as the source counted them."""
     if not isinstance(order.report, SqlReport):
         return _rows(lease, order, reading, writing, flow)
-    query = statement(order.report, order.values, order.user)
+    query = order.query(reading)
     total = reading.estimate(query.sql, query.values)
     if total is not None:
         lease.log(f"The database expects about {total:,} rows.")
@@ -103,7 +103,9 @@ def _rows(lease: Lease, order: Order, reading: Reading, writing: Writing, flow: 
     counted = _Counted()
     columns = [column.name for column in order.report.columns or ()]
     rows = counted(order.report.rows(order.values, context), len(columns))
-    for block in writing.rows(columns, rows):
+    chosen = order.columns or columns
+    places = [columns.index(name) for name in chosen]
+    for block in writing.rows(chosen, ([row[place] for place in places] for row in rows)):
         flow.write(block)
         lease.check()
     flow.close()
@@ -150,6 +152,7 @@ def _receipt(lease: Lease, order: Order, reading: Reading, made: Made) -> dict[s
         "bytes": made.stored.bytes,
         "sha256": made.sha256,
         "params": dict(order.params),
+        "columns": order.columns,
         "source": order.report.source,
         "snapshot_at": min(snapshots, default=reading.snapshot_at.isoformat()),
         "format": order.format.name,

@@ -1,6 +1,7 @@
 """The tables, one concept a file. Importing this package registers them all."""
 
 from app.models.artifact import Artifact, Download
+from app.models.choice import ColumnChoice
 from app.models.delivery import Delivery
 from app.models.event import Event
 from app.models.job import Job
@@ -13,6 +14,7 @@ from app.models.worker import Worker
 __all__ = [
     "ApiToken",
     "Artifact",
+    "ColumnChoice",
     "Delivery",
     "Download",
     "Event",

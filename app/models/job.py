@@ -46,7 +46,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, aliased, mapped_column, relationship
 
 from app.extensions import db
@@ -88,9 +88,11 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
     format: Mapped[str] = mapped_column(String(20), default="csv")
     dialect: Mapped[str] = mapped_column(String(40), default="machine")
     compression: Mapped[str] = mapped_column(String(10), default="none")
+    # The chosen columns in their order; None: all.
+    columns: Mapped[list[str] | None] = mapped_column(ARRAY(String))
     queue: Mapped[str] = mapped_column(String(20), default="default")
     # The lane: small ones pass large ones, which never take all of a worker's threads. Unknown is large.
-    size: Mapped[str] = mapped_column(String(5), default=LARGE)
+    size: Mapped[str] = mapped_column(String(5), default=LARGE, server_default=LARGE)
     # The job this one repeats ("run again with the same parameters").
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
     idempotency_key: Mapped[str | None] = mapped_column(String(200))

@@ -101,6 +101,19 @@ class Reading(ABC):
         """A name by which others read the same state, for as long as this reading is open."""
         raise NotImplementedError
 
+    def only(self, sql: str, columns: Sequence[str]) -> str:
+        """The query with these of its columns, in this order; the order of its rows stays."""
+        names = ", ".join(self.quoted(name).replace("%", "%%") for name in columns)
+        return f"SELECT {names} FROM ({sql}\n) AS report"
+
+    def first(self, sql: str, count: int) -> str:
+        """The query, telling the database if it can be told that only so many rows are wanted."""
+        return f"SELECT * FROM ({sql}\n) AS first LIMIT {count}"
+
+    def quoted(self, name: str) -> str:
+        """A column's name as this database wants it in a query."""
+        return '"' + name.replace('"', '""') + '"'
+
     @abstractmethod
     def break_off(self) -> None:
         """From another thread: make the query at work fail soon."""

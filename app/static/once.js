@@ -5,6 +5,7 @@ for (const form of document.querySelectorAll("form[data-once]")) {
   const button = form.querySelector("[type=submit]");
   let sent = false;
   form.addEventListener("submit", (event) => {
+    if (event.submitter?.hasAttribute("formaction")) return;
     if (sent) event.preventDefault();
     sent = true;
     button.setAttribute("aria-disabled", "true");

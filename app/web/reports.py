@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -20,14 +21,15 @@ from sqlalchemy import ARRAY, Text, cast, func, select, true
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
-from app import formats, jobs, settings
+from app import columns, formats, jobs, settings
 from app.errors import InvalidParams, InvalidRequest, NotFound, TooMany
 from app.extensions import db
 from app.models.job import SUCCEEDED, Job
 from app.models.user import User
 from app.params import Param
 from app.params.spans import EXAMPLES
-from app.reports import Problem, Report
+from app.preflight import Forecast, Sample
+from app.reports import Column, Problem, Report
 from app.web.people import me
 
 reports = APIBlueprint("reports", __name__, enable_openapi=False)
@@ -63,7 +65,7 @@ def show(key: str) -> str:
     form = Form(report)
     if request.args.get("job"):
         form.take(_asked_before(request.args["job"], report))
-    return _page(form)
+    return page(form)
 
 
 @reports.post("/exports")
@@ -80,14 +82,17 @@ def ask() -> Response | tuple[str, int]:
             dialect=form.dialect,
             compression=form.compression,
             idempotency_key=form.idempotency_key,
+            columns=form.columns,
             fresh=form.fresh,
         )
     except InvalidParams as error:
         form.errors = error.errors
-        return _page(form), error.status
+        return page(form), error.status
     except (InvalidRequest, TooMany) as error:
         form.trouble = error.message
-        return _page(form), error.status
+        return page(form), error.status
+    if form.columns is not None:
+        columns.remember(me(), report, job.columns)
     return redirect(url_for("jobs.show", job_id=job.id), 303)
 
 
@@ -174,6 +179,7 @@ class Form:
     dialect: str | None = None
     compression: str = "none"
     nonce: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    taken: Job | None = None
 
     def __post_init__(self) -> None:
         if self.posted is not None:
@@ -185,6 +191,7 @@ class Form:
         """Fill the form with what an earlier job was asked with."""
         self.filled = job.params
         self.format, self.dialect, self.compression = job.format, job.dialect, job.compression
+        self.taken = job
 
     @property
     def raw(self) -> dict[str, object]:
@@ -192,6 +199,25 @@ class Form:
         posted = self.posted or MultiDict()
         names = (name for name in posted if name.startswith(PREFIX))
         return {name.removeprefix(PREFIX): posted.getlist(name)[-1] for name in names}
+
+    @property
+    def columns(self) -> list[str] | None:
+        """The ticked columns by their places; None when the form had no such boxes."""
+        if self.posted is None or "columns-shown" not in self.posted:
+            return None
+        posted = self.posted
+        return sorted(posted.getlist("column"), key=lambda name: _place(posted.get(f"place.{name}")))
+
+    @cached_property
+    def column_boxes(self) -> list[tuple[Column, bool]]:
+        """The report's columns and whether each is ticked: the chosen ones first, in their order."""
+        there = {column.name: column for column in columns.of(self.report)}
+        chosen = self.columns
+        if chosen is None:
+            chosen = self.taken.columns if self.taken else columns.remembered(me(), self.report)
+        ticked = [name for name in (there if chosen is None else chosen) if name in there]
+        rest = [name for name in there if name not in ticked]
+        return [(there[name], True) for name in ticked] + [(there[name], False) for name in rest]
 
     @property
     def fresh(self) -> bool:
@@ -206,13 +232,15 @@ class Form:
     def strays(self) -> list[str]:
         """Errors of params that are not on the form: somebody wrote the request by hand."""
         known = self.report.params
-        return [f"{name}: {text}" for name, text in self.errors.items() if known.get(name) is None]
+        elsewhere = {name for name in self.errors if known.get(name) is None} - {"columns"}
+        return [f"{name}: {text}" for name, text in self.errors.items() if name in elsewhere]
 
     @property
     def idempotency_key(self) -> str:
         """The same form sent twice is one export; changed after going back, it is another."""
         sent = (self.posted or MultiDict()).get("nonce", self.nonce)
-        asked = [sent, self.report.key, self.raw, self.format, self.dialect, self.compression, self.fresh]
+        how = [self.format, self.dialect, self.compression, self.columns, self.fresh]
+        asked = [sent, self.report.key, self.raw, how]
         return f"form-{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()}"
 
     def _value(self, param: Param) -> str:
@@ -221,18 +249,28 @@ class Form:
         return _typed(self.filled.get(param.name, param.default))
 
 
-def _page(form: Form) -> str:
+def page(form: Form, forecast: Forecast | None = None, sample: Sample | None = None) -> str:
+    """The report's page with its form, and what was found out about the export beforehand."""
     report = form.report
+    # The source may be asked for its columns: no connection is held meanwhile.
+    db.session.rollback()
+    columns.of(report)
     return render_template(
         "reports/show.html",
         report=report,
         form=form,
+        forecast=forecast,
+        sample=sample,
         usual=history([report.key]).get(report.key),
         formats=formats.formats().values(),
         compressions=formats.Format.compressions,
         words=EXAMPLES,
         listening=jobs.listening(report.queue),
     )
+
+
+def _place(typed: str | None) -> int:
+    return int(typed) if typed and typed.isdecimal() and len(typed) < 10 else 0
 
 
 def searched(report: Report, query: str) -> bool:

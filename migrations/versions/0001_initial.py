@@ -73,6 +73,16 @@ def upgrade():
     )
     op.create_index(op.f("ix_api_tokens_user_id"), "api_tokens", ["user_id"], unique=False)
     op.create_table(
+        "column_choices",
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("report", sa.String(length=100), nullable=False),
+        sa.Column("columns", postgresql.ARRAY(sa.String()), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_column_choices_user_id_users"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id", "report", name=op.f("pk_column_choices")),
+    )
+    op.create_table(
         "jobs",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("kind", sa.String(length=10), nullable=False),
@@ -83,8 +93,9 @@ def upgrade():
         sa.Column("format", sa.String(length=20), nullable=False),
         sa.Column("dialect", sa.String(length=40), nullable=False),
         sa.Column("compression", sa.String(length=10), nullable=False),
+        sa.Column("columns", postgresql.ARRAY(sa.String()), nullable=True),
         sa.Column("queue", sa.String(length=20), nullable=False),
-        sa.Column("size", sa.String(length=5), nullable=False),
+        sa.Column("size", sa.String(length=5), server_default="large", nullable=False),
         sa.Column("parent_id", sa.Uuid(), nullable=True),
         sa.Column("idempotency_key", sa.String(length=200), nullable=True),
         sa.Column("request_sha256", sa.String(length=64), nullable=True),
@@ -352,6 +363,7 @@ def downgrade():
     op.drop_index("ix_jobs_definition", table_name="jobs")
     op.drop_index("ix_jobs_created", table_name="jobs")
     op.drop_table("jobs")
+    op.drop_table("column_choices")
     op.drop_index(op.f("ix_api_tokens_user_id"), table_name="api_tokens")
     op.drop_table("api_tokens")
     op.drop_table("workers")

@@ -82,6 +82,7 @@ RULES: dict[tuple[str, str], Rule] = {
     # for whoever is signed in, about themselves
     ("GET", "/"): SIGNED_IN,
     ("GET", "/reports/<key>"): SIGNED_IN,
+    ("POST", "/reports/<key>/preflight"): Rule(PEOPLE, form=REPORT),
     ("POST", "/exports"): Rule(PEOPLE, form=REPORT),
     ("GET", "/jobs"): SIGNED_IN,
     ("GET", "/jobs/events"): SIGNED_IN,
@@ -92,6 +93,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/change-password"): SIGNED_IN,
     ("GET", "/api/v1/reports"): SIGNED_IN,
     ("GET", "/api/v1/reports/<key>"): SIGNED_IN,
+    ("POST", "/api/v1/reports/<key>/preflight"): Rule(PEOPLE, form={"format": "csv"}),
     ("POST", "/api/v1/exports"): Rule(PEOPLE, form={"report": "all_tasks"}),
     ("GET", "/api/v1/jobs"): SIGNED_IN,
     # for the job's owner and administrators

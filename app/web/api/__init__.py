@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.wrappers import Response
 
-from app import formats, jobs
+from app import formats, jobs, preflight
 from app.errors import InvalidParams, InvalidRequest
 from app.models.artifact import Artifact
 from app.models.job import Job
@@ -25,13 +25,23 @@ from app.params import json_schema
 from app.reports import Report
 from app.settings import current
 from app.web.api import schemas
-from app.web.api.examples import DONE_EXAMPLE, EXPORT_EXAMPLE, QUEUED_EXAMPLE, REPORT_EXAMPLE, curl
+from app.web.api.examples import (
+    DONE_EXAMPLE,
+    EXPORT_EXAMPLE,
+    PREFLIGHT_EXAMPLE,
+    QUEUED_EXAMPLE,
+    REPORT_EXAMPLE,
+    curl,
+)
 from app.web.api.openapi import ETAG, NEXT_PAGE, accepted, document, operation
 from app.web.errors import waybill_error
 from app.web.people import me
 
 # What a body may have, in bytes. The longest good one is a pasted list of values.
 BODY_LIMIT = 1024 * 1024
+
+# Operations that take a JSON body.
+WITH_BODY = ("api.create_export", "api.forecast_export")
 
 api = APIBlueprint("api", __name__, url_prefix="/api/v1")
 signed_in = auth_required("token", "session")
@@ -76,6 +86,38 @@ def get_report(key: str) -> Any:
     return report_json(jobs.report_for(me(), key))
 
 
+@api.post("/reports/<key>/preflight")
+@signed_in
+@api.input(schemas.PreflightRequest, location="json", example={"params": {"status": "open"}, "format": "csv"})
+@api.output(schemas.Preflight, description="The forecast.", example=PREFLIGHT_EXAMPLE)
+@operation("forecastExport", "Reports", 400, 401, 404, 413, 415, 422, 429)
+def forecast_export(key: str, json_data: schemas.PreflightRequest) -> Any:
+    """Forecast an export without running it
+
+    The source has two seconds to say how many rows it expects. Nothing is started.
+    """
+    asked = jobs.think_of(
+        me(),
+        key,
+        json_data.params,
+        format=json_data.format,
+        dialect=json_data.dialect,
+        compression=json_data.compression,
+        columns=json_data.columns,
+    )
+    forecast = preflight.forecast(asked)
+    sample = preflight.sample(asked) if json_data.sample else None
+    return {
+        "rows": forecast.rows,
+        "bytes": forecast.bytes,
+        "seconds": forecast.seconds,
+        "advice": forecast.advice,
+        "unknown": forecast.unknown or None,
+        "sample": sample
+        and {"columns": sample.columns, "rows": sample.rows, "trouble": sample.trouble or None},
+    }
+
+
 # Exports and jobs.
 
 
@@ -98,6 +140,7 @@ def create_export(json_data: schemas.ExportRequest, headers_data: schemas.Export
         dialect=json_data.dialect,
         compression=json_data.compression,
         idempotency_key=headers_data.idempotency_key,
+        columns=json_data.columns,
         fresh=json_data.fresh,
     )
     replay = {"Idempotent-Replay": "true"} if job.replayed else {}
@@ -197,7 +240,7 @@ def read_body() -> None:
     request.max_content_length = BODY_LIMIT + 1
     if len(request.get_data()) > BODY_LIMIT:
         raise RequestEntityTooLarge
-    if request.url_rule is None or request.url_rule.endpoint != "api.create_export":
+    if request.url_rule is None or request.url_rule.endpoint not in WITH_BODY:
         return
     if not request.is_json:
         raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")

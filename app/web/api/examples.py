@@ -56,11 +56,20 @@ QUEUED_EXAMPLE: Json = {
     "format": "csv",
     "dialect": "machine",
     "compression": "gzip",
+    "columns": None,
     "sharing": None,
     "created_at": "2026-01-31T09:15:00.123456Z",
     "started_at": None,
     "finished_at": None,
     "url": f"{HOST}/jobs/{JOB_ID}",
+}
+PREFLIGHT_EXAMPLE: Json = {
+    "rows": 1234567,
+    "bytes": 171604813,
+    "seconds": 2.4,
+    "advice": ["CSV with gzip would be about 4x smaller."],
+    "unknown": None,
+    "sample": None,
 }
 DONE_EXAMPLE: Json = QUEUED_EXAMPLE | {
     "status": "succeeded",

@@ -101,11 +101,48 @@ class ExportRequest(Question):
         "every value as it is); the `spreadsheet` ones open rightly by a double click.",
     )
     compression: str = Field("none", max_length=20, description="One of the format's compressions.")
+    columns: list[str] | None = Field(
+        None,
+        max_length=2000,
+        description="The names of the columns to have, in their order; null is all of them.",
+    )
     fresh: bool = Field(
         False,
         description="Never join the same export that is under way, and never be handed the file of an "
         "earlier one.",
     )
+
+
+class PreflightRequest(Question):
+    """An export that you think of asking for."""
+
+    model_config = ConfigDict(strict=True)
+
+    params: dict[str, Any] = Field(default_factory=dict, description="As for an export.")
+    format: str = Field("csv", max_length=20)
+    dialect: str | None = Field(None, max_length=40)
+    compression: str = Field("none", max_length=20)
+    columns: list[str] | None = Field(None, max_length=2000, description="As for an export.")
+    sample: bool = Field(False, description="Whether to read the first 50 rows, which may take 5 seconds.")
+
+
+class Sample(Shape):
+    """The first rows of a report."""
+
+    columns: list[str]
+    rows: list[list[str | None]] = Field(description="Values as text; long ones are cut.")
+    trouble: str | None = Field(description="Why there are none; null: nothing went wrong.")
+
+
+class Preflight(Shape):
+    """What an export would be. Null: not known."""
+
+    rows: int | None = Field(description="What the source's planner expects.")
+    bytes: int | None = Field(description="By earlier exports of this report in this format.")
+    seconds: float | None = Field(description="By earlier exports of this report.")
+    advice: list[str] = Field(description="For people.")
+    unknown: str | None = Field(description="Why the rows are not known.")
+    sample: Sample | None = Field(description="Null unless it was asked for.")
 
 
 class ExportHeaders(BaseModel):
@@ -158,7 +195,7 @@ class Artifact(Shape):
         description="The link to the file. It needs no sign-in; null once it is revoked or expired.",
         json_schema_extra={"format": "uri"},
     )
-    snapshot_at: Instant = Field(description="When its data were read.")
+    snapshot_at: Instant | None = Field(description="When its data were read.")
     expires_at: Instant
 
 
@@ -180,6 +217,7 @@ class Job(Shape):
     format: str
     dialect: str
     compression: str
+    columns: list[str] | None = Field(description="The chosen columns in their order; null: all.")
     sharing: Literal["joined", "reused"] | None = Field(
         description="Null: the file is made for this job. `joined`: it waits for, or has, the file of the "
         "same export that was under way; `reused`: of one made shortly before. `artifact.snapshot_at` says "

@@ -1,0 +1,59 @@
+// The forecast follows the form; the first rows come on request. Without this both are a page of their own.
+
+const form = document.querySelector("form[data-preflight]");
+// What is typed is settled after so long, in milliseconds.
+const PAUSE = 600;
+
+if (form) {
+  const panel = document.getElementById("forecast-panel");
+  const show = panel.querySelector("[name=sample]");
+  panel.querySelector("[data-estimate]").hidden = true;
+  let timer = null;
+  let asking = null;
+
+  const ask = async (withSample) => {
+    clearTimeout(timer);
+    if (!withSample && !form.checkValidity()) return;
+    asking?.abort();
+    const mine = (asking = new AbortController());
+    const body = new FormData(form);
+    if (withSample) body.set("sample", "1");
+    panel.setAttribute("aria-busy", "true");
+    try {
+      const answer = await fetch(form.dataset.preflight, {
+        method: "POST", body, headers: { "X-Fragment": "preflight" }, signal: mine.signal,
+      });
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const found = page.getElementById("forecast");
+      if (!found) throw new Error(`The forecast was answered with ${answer.status}.`);
+      document.getElementById("forecast").replaceWith(found);
+      if (withSample) {
+        document.getElementById("sample").replaceWith(page.getElementById("sample"));
+        document.getElementById("sample-title")?.focus();
+      }
+    } catch (error) {
+      if (error.name !== "AbortError") console.warn(error.message);
+    } finally {
+      if (asking === mine) panel.removeAttribute("aria-busy");
+      if (withSample) show.removeAttribute("aria-disabled");
+    }
+  };
+
+  show.addEventListener("click", (event) => {
+    event.preventDefault();
+    if (show.getAttribute("aria-disabled") === "true") return;
+    show.setAttribute("aria-disabled", "true");
+    ask(true);
+  });
+  const soon = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      // Old rows would be taken for those of the new answers.
+      document.getElementById("sample").replaceChildren();
+      ask(false);
+    }, PAUSE);
+  };
+  form.addEventListener("input", soon);
+  form.addEventListener("change", soon);
+  if (!panel.querySelector(".facts")) ask(false);
+}

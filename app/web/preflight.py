@@ -1,0 +1,40 @@
+"""What an export would be, told on the report's form before it is asked for."""
+
+from __future__ import annotations
+
+from apiflask import APIBlueprint
+from flask import render_template, request
+from flask_security import auth_required
+
+from app import jobs, preflight
+from app.errors import InvalidParams, InvalidRequest
+from app.web.people import me
+from app.web.reports import Form, page
+
+pages = APIBlueprint("preflight", __name__, enable_openapi=False)
+
+
+@pages.post("/reports/<key>/preflight")
+@auth_required("session")
+def ask(key: str) -> tuple[str, int]:
+    """The form as it was filled in, with the forecast; for preflight.js the forecast alone."""
+    report = jobs.report_for(me(), key)
+    form = Form(report, request.form)
+    fragment = request.headers.get("X-Fragment") == "preflight"
+    try:
+        asked = jobs.think_of(
+            me(), key, form.raw, format=form.format, compression=form.compression, columns=form.columns
+        )
+    except (InvalidParams, InvalidRequest) as error:
+        if isinstance(error, InvalidParams):
+            form.errors = error.errors
+        else:
+            form.trouble = error.message
+        if fragment:
+            return render_template("reports/_preflight.html", refused=error.message), error.status
+        return page(form), error.status
+    sample = preflight.sample(asked) if "sample" in request.form else None
+    forecast = preflight.forecast(asked)
+    if fragment:
+        return render_template("reports/_preflight.html", forecast=forecast, sample=sample), 200
+    return page(form, forecast, sample), 200
