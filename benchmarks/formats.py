@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import psycopg
@@ -97,14 +98,13 @@ def _table(rows: int, url: str, file: Path, rounds: int) -> None:
 def measure(name: str, url: str, file: Path) -> Measured:
     """One run in a process of its own, its start and imports not counted."""
     command = [sys.executable, "-m", "benchmarks.formats", "--side", name, url, str(file)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     seconds, kilobytes = done.stdout.split()
     return Measured(float(seconds), int(kilobytes) * 1024 / MB, file.stat().st_size)
 
 
 def ours(name: str, url: str, file: Path) -> None:
-    # pyarrow loads pandas if it is there, 40 MB; where Waybill runs it is not, the tests alone need it.
-    sys.modules["pandas"] = None  # type: ignore[assignment]
+    sys.meta_path.insert(0, WithoutPandas())
     spoken, _, compression = name.partition("+")
     format, dialect = find(*spoken.split())
     counter, sha, packer = format.counter(), hashlib.sha256(), compressor(compression, file.name)
@@ -153,6 +153,14 @@ def pyarrow_side(name: str, url: str, file: Path) -> None:
 
 
 SIDES: dict[str, Callable[[str, str, Path], None]] = {"XlsxWriter": xlsxwriter_side, "pyarrow": pyarrow_side}
+
+
+class WithoutPandas(MetaPathFinder):
+    """pyarrow loads pandas where it finds it, 40 MB; our tests need it, but Waybill does not install it."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
 
 
 class Timed:

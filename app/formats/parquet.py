@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # A row group ends with whichever comes first; it is what is held at a time.
-GROUP_ROWS, GROUP_BYTES = 122_880, 64 * 1024 * 1024
+GROUP_ROWS, GROUP_BYTES = 65_536, 32 * 1024 * 1024
 # Rows of Python values that tell their columns' types.
 CHUNK = 20_000
 # The file's directory is at its end: 100,000,000 rows of 100 columns need about 10 MiB.

@@ -34,9 +34,7 @@ def batch(block: bytes, fields: Sequence[Field]) -> Batch:
 
     Values are as PostgreSQL writes them. Raises QueryFailed for text that is not UTF-8.
     """
-    types = {
-        at: pa.string() if field.kind == "bytes" else arrow_type(field) for at, field in enumerate(fields)
-    }
+    types = {at: _parsed_type(field) for at, field in enumerate(fields)}
     strays: dict[int, pa.Array[Any]] = {}
     try:
         columns = _parsed(block, types)
@@ -49,10 +47,24 @@ def batch(block: bytes, fields: Sequence[Field]) -> Batch:
         columns = _parsed(block, types, ordinary) if ordinary else {}
         for at, found in strays.items():
             columns |= _parsed(block, types, [at], found.unique().drop_null().to_pylist())
-    done = [
-        _unhexed(columns[at]) if field.kind == "bytes" else columns[at] for at, field in enumerate(fields)
-    ]
+    for at, field in enumerate(fields):
+        if field.kind == "bytes":
+            columns[at] = _unhexed(columns[at])
+        elif pa.types.is_decimal256(arrow_type(field)):
+            held = columns[at]
+            found = _strays(held, field, arrow_type(field))
+            if found is not None:
+                strays[at] = found
+                held = pc.if_else(pc.is_valid(found), None, held)
+            columns[at] = pc.cast(held, arrow_type(field))
+    done = [columns[at] for at in range(len(fields))]
     return Batch(done, len(done[0]) if done else 0, strays)
+
+
+def _parsed_type(field: Field) -> pa.DataType:
+    """What Arrow's reader makes of the field's text: it knows neither bytes nor the widest decimals."""
+    type = arrow_type(field)
+    return pa.string() if field.kind == "bytes" or pa.types.is_decimal256(type) else type
 
 
 def _parsed(

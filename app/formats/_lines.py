@@ -1,0 +1,97 @@
+"""Batches to lines of CSV, column by column: the bytes that `csv` makes of the same values one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from app.formats._values import as_number, as_text
+from app.sources import Batch, Field
+
+# What makes a text need quotes, beside being empty or `\\.`.
+_STRUCTURAL = (b",", b'"', b"\r", b"\n")
+_NEEDS_QUOTES = r'[,"\r\n]|^$|^\\\.$'
+# From here on, and below, numbers are written with an exponent.
+LARGE, SMALL = 1e15, 1e-4
+
+
+def lines(batch: Batch, fields: Sequence[Field]) -> bytes:
+    """The batch's rows, each ended by a line feed."""
+    columns = [_cells(column, fields[at], batch.strays.get(at)) for at, column in enumerate(batch.columns)]
+    joined = _joined(columns, ",")
+    return _bytes(_joined([joined, pa.scalar("")], "\n"))
+
+
+def _joined(columns: Sequence[Any], separator: str) -> pa.Array[Any]:
+    return pc.binary_join_element_wise(*columns, separator, null_handling="replace", null_replacement="")
+
+
+def _bytes(texts: pa.Array[Any]) -> bytes:
+    buffer = texts.buffers()[2]
+    return bytes(buffer.to_pybytes()) if buffer is not None else b""
+
+
+def _cells(column: pa.Array[Any], field: Field, strays: pa.Array[Any] | None) -> pa.Array[Any]:
+    text = pa.types.is_string(column.type)
+    cells = _quoted(column) if text else _writer(column.type)(column)
+    return pc.coalesce(_quoted(strays), cells) if strays is not None else cells
+
+
+def _quoted(texts: pa.Array[Any]) -> pa.Array[Any]:
+    if not _may_need_quotes(texts):
+        return texts
+    needs = pc.match_substring_regex(texts, _NEEDS_QUOTES)
+    doubled = pc.replace_substring(texts, '"', '""')
+    return pc.if_else(needs, pc.binary_join_element_wise('"', doubled, '"', ""), texts)
+
+
+def _may_need_quotes(texts: pa.Array[Any]) -> bool:
+    """Told from all their bytes at once: most columns hold no such text."""
+    data = texts.buffers()[2]
+    if data is None or (pc.min(pc.binary_length(texts)).as_py() or 0) == 0:
+        return True
+    raw = data.to_pybytes()
+    return any(byte in raw for byte in _STRUCTURAL) or b"\\." in raw
+
+
+def _writer(type: pa.DataType) -> Callable[[pa.Array[Any]], pa.Array[Any]]:
+    """How values of this type become texts, which never need quotes."""
+    if pa.types.is_boolean(type):
+        return lambda column: pc.if_else(column, "t", "f")
+    if pa.types.is_integer(type) or pa.types.is_date(type):
+        return lambda column: pc.cast(column, pa.string())
+    if pa.types.is_floating(type):
+        return _floats
+    if pa.types.is_timestamp(type):
+        return _moments if type.tz else _cut
+    return _cut if pa.types.is_time(type) else _one_by_one
+
+
+def _floats(column: pa.Array[Any]) -> pa.Array[Any]:
+    size = pc.abs(column)
+    usual = pc.and_(pc.less(size, LARGE), pc.or_(pc.greater_equal(size, SMALL), pc.equal(size, 0.0)))
+    texts = pc.replace_substring_regex(pc.cast(column, pa.string()), r"\.0$", "")
+    if not pc.all(usual).as_py():
+        odd = pc.if_else(usual, None, column)
+        written = [None if value is None else as_number(value) for value in odd.to_pylist()]
+        texts = pc.coalesce(pa.array(written, pa.string()), texts)
+    return texts
+
+
+def _moments(column: pa.Array[Any]) -> pa.Array[Any]:
+    plain = _cut(pc.cast(column, pa.timestamp("us")))
+    return pc.binary_join_element_wise(plain, "+00", "")
+
+
+def _cut(column: pa.Array[Any]) -> pa.Array[Any]:
+    """Without the zeros that end a fraction of a second."""
+    texts = pc.replace_substring_regex(pc.cast(column, pa.string()), r"\.0+$", "")
+    return pc.replace_substring_regex(texts, r"(\.\d*[1-9])0+$", r"\1")
+
+
+def _one_by_one(column: pa.Array[Any]) -> pa.Array[Any]:
+    values = (None if value is None else as_text(value) for value in column.to_pylist())
+    return pa.array(values, pa.string())
