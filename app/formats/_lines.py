@@ -9,18 +9,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.formats._values import as_number, as_text
-from app.sources import Batch, Field
+from app.sources import Batch
 
-# What makes a text need quotes, beside being empty or `\\.`.
+# What makes a text need quotes, beside being empty or `\.`.
 _STRUCTURAL = (b",", b'"', b"\r", b"\n")
 _NEEDS_QUOTES = r'[,"\r\n]|^$|^\\\.$'
-# From here on, and below, numbers are written with an exponent.
-LARGE, SMALL = 1e15, 1e-4
+# Outside of these Arrow and PostgreSQL do not agree on when to write an exponent.
+LARGE, SMALL = 1e10, 1e-4
 
 
-def lines(batch: Batch, fields: Sequence[Field]) -> bytes:
+def lines(batch: Batch) -> bytes:
     """The batch's rows, each ended by a line feed."""
-    columns = [_cells(column, fields[at], batch.strays.get(at)) for at, column in enumerate(batch.columns)]
+    columns = [_cells(column, batch.strays.get(at)) for at, column in enumerate(batch.columns)]
     joined = _joined(columns, ",")
     return _bytes(_joined([joined, pa.scalar("")], "\n"))
 
@@ -30,13 +30,12 @@ def _joined(columns: Sequence[Any], separator: str) -> pa.Array[Any]:
 
 
 def _bytes(texts: pa.Array[Any]) -> bytes:
-    buffer = texts.buffers()[2]
-    return bytes(buffer.to_pybytes()) if buffer is not None else b""
+    size = pc.sum(pc.binary_length(texts)).as_py()
+    return bytes(texts.buffers()[2].slice(0, size).to_pybytes()) if size else b""
 
 
-def _cells(column: pa.Array[Any], field: Field, strays: pa.Array[Any] | None) -> pa.Array[Any]:
-    text = pa.types.is_string(column.type)
-    cells = _quoted(column) if text else _writer(column.type)(column)
+def _cells(column: pa.Array[Any], strays: pa.Array[Any] | None) -> pa.Array[Any]:
+    cells = _writer(column.type)(column)
     return pc.coalesce(_quoted(strays), cells) if strays is not None else cells
 
 
@@ -58,7 +57,9 @@ def _may_need_quotes(texts: pa.Array[Any]) -> bool:
 
 
 def _writer(type: pa.DataType) -> Callable[[pa.Array[Any]], pa.Array[Any]]:
-    """How values of this type become texts, which never need quotes."""
+    """How values of this type become cells."""
+    if pa.types.is_string(type):
+        return _quoted
     if pa.types.is_boolean(type):
         return lambda column: pc.if_else(column, "t", "f")
     if pa.types.is_integer(type) or pa.types.is_date(type):
@@ -73,7 +74,10 @@ def _writer(type: pa.DataType) -> Callable[[pa.Array[Any]], pa.Array[Any]]:
 def _floats(column: pa.Array[Any]) -> pa.Array[Any]:
     size = pc.abs(column)
     usual = pc.and_(pc.less(size, LARGE), pc.or_(pc.greater_equal(size, SMALL), pc.equal(size, 0.0)))
-    texts = pc.replace_substring_regex(pc.cast(column, pa.string()), r"\.0$", "")
+    texts = pc.cast(column, pa.string())
+    whole = pc.ends_with(texts, ".0")
+    if pc.any(whole).as_py():
+        texts = pc.if_else(whole, pc.utf8_slice_codeunits(texts, 0, -2), texts)
     if not pc.all(usual).as_py():
         odd = pc.if_else(usual, None, column)
         written = [None if value is None else as_number(value) for value in odd.to_pylist()]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from app.formats import BLOCK, Counter, Format, Writing
 from app.formats._spreadsheet import Rules
 from app.formats._values import as_text
-from app.sources import Copy, Field
+from app.sources import Batch, Copy, Field
 
 # Every byte but the quote and the line end.
 _NEITHER = bytes(set(range(256)) - set(b'"\n'))
@@ -54,6 +54,14 @@ class _Machine(Writing):
         # The head is ours, not COPY's HEADER: only an export's first part has one.
         head = _Line(",", "\n")([field.name for field in fields()])
         return Copy("FORMAT csv, ENCODING 'UTF8'", head=head.encode())
+
+    def batches(self, fields: Sequence[Field], batches: Iterable[Batch]) -> Iterator[bytes]:
+        # Arrow is heavy: whoever has PostgreSQL write its CSV never loads it.
+        from app.formats import _lines
+
+        yield _Line(",", "\n")([field.name for field in fields]).encode()
+        for batch in batches:
+            yield _lines.lines(batch)
 
     def rows(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
         line = _Line(",", "\n")
