@@ -26,9 +26,7 @@ format: $(INSTALLED)
 	@$(BIN)/ruff format .
 
 bench: $(INSTALLED)
-	@$(BIN)/python -m benchmarks.exports
-	@$(BIN)/python -m benchmarks.latency
-	@$(BIN)/python -m benchmarks.streams
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 # The newest versions that fit: `make lock`; one package only: `make lock ARGS="--upgrade-package flask"`.
 lock: $(INSTALLED)
