@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -195,6 +196,29 @@ def test_chosen_columns_make_the_file(format: str, made: Callable[..., Job]) -> 
     assert found is not None
     assert found.receipt["columns"] == ["name", "id"]
     assert jobs.as_json(job)["columns"] == ["name", "id"]
+
+
+@pytest.mark.parametrize(("chosen", "parts"), [(["title", "id"], 4), (["title"], 0)])
+def test_parts_have_the_chosen_columns(
+    chosen: list[str],
+    parts: int,
+    app: Any,
+    demo: None,
+    made: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the column that it is cut by, a file is made in one stream."""
+    monkeypatch.setitem(app.config, "WAYBILL", replace(app.config["WAYBILL"], part_rows=500))
+    whole = [row[name] for row in _read(content(made("all_tasks"))) for name in chosen]
+    job = made("all_tasks", columns=chosen)
+    assert [value for row in _read(content(job)) for value in row.values()] == whole
+    found = jobs.artifact_of(job)
+    assert found is not None
+    assert len(found.receipt.get("parts") or ()) == parts
+
+
+def _read(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def test_columns_of_a_program_and_columns_with_strange_names(made: Callable[..., Job]) -> None:

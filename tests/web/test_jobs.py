@@ -139,6 +139,25 @@ def test_the_first_visit_teaches_the_first_step(signed_in: FlaskClient) -> None:
     assert "Pick a report" in page
 
 
+def test_a_file_that_was_there_is_marked_with_its_age(signed_in: FlaskClient, job: Any, file: Any) -> None:
+    job_id = job("succeeded", sharing="reused", columns=["title", "id"])
+    file(job_id, receipt={"snapshot_at": (now() - timedelta(minutes=4)).isoformat()})
+    page = shown(signed_in.get(f"/jobs/{job_id}").text)
+    assert "Made 4 minutes ago." in page
+    assert "Make a new one" in page
+    assert "made in" not in page
+    assert "Columns title, id" in page
+
+
+def test_a_job_that_joined_shows_how_far_the_file_is(signed_in: FlaskClient, job: Any) -> None:
+    leader = job("running")
+    job_id = job("queued", follows_id=leader, sharing="joined", progress_done=900, progress_total=3000)
+    page = shown(signed_in.get(f"/jobs/{job_id}").text)
+    assert "30 % 900 of about 3,000 rows" in page
+    assert "The same export was under way already" in page
+    assert "in the queue" not in page
+
+
 def test_the_list_shows_my_jobs_and_nobody_elses(
     signed_in: FlaskClient, job: Any, file: Any, other: Any
 ) -> None:
