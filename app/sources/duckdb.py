@@ -1,0 +1,218 @@
+"""DuckDB files, read only: `duckdb:////folder/file.duckdb`. Needs the package `duckdb`, which is large."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from threading import Timer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from app.errors import BadSettings, QueryFailed, SourceDown
+from app.sources import Source
+from app.sources._placeholders import rendered
+from app.sources._streamed import Limit, Result, Streamed
+from app.sources._typed import Batch, Field, Kind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+SCHEMES = ("duckdb",)
+# Rows of one batch.
+ROWS = 16384
+# What it keeps in memory; beyond, it sorts and joins on the disk.
+MEMORY = "512MB"
+_CASTS = {"text": "VARCHAR", "bigint": "BIGINT", "boolean": "BOOLEAN", "date": "DATE"} | {
+    "timestamptz": "TIMESTAMPTZ",
+    "double precision": "DOUBLE",
+    "text[]": "VARCHAR[]",
+    "bigint[]": "BIGINT[]",
+}
+_KINDS: dict[str, Kind] = {
+    "bool": "bool",
+    "int8": "int16",
+    "int16": "int16",
+    "int32": "int32",
+    "int64": "int64",
+    "uint8": "int16",
+    "uint16": "int32",
+    "uint32": "int64",
+    "float": "float32",
+    "double": "float64",
+    "date32[day]": "date",
+    "time64[us]": "time",
+    "timestamp[s]": "datetime",
+    "timestamp[ms]": "datetime",
+    "timestamp[us]": "datetime",
+    "binary": "bytes",
+    "string": "text",
+}
+
+
+def open_source(name: str, url: str, timeout: timedelta) -> DuckDb:
+    variable = f"SOURCE_{name.upper()}_URL"
+    path = unquote(urlsplit(url).path).removeprefix("/")
+    if not path or urlsplit(url).netloc:
+        raise BadSettings(f"{variable} names no file; write duckdb:////folder/file.duckdb.")
+    if find_spec("duckdb") is None:
+        raise BadSettings(f"{variable} is a DuckDB file. Install the package `duckdb` to read it.")
+    return DuckDb(name, Path(path), timeout)
+
+
+class DuckDb(Source):
+    def __init__(self, name: str, path: Path, timeout: timedelta) -> None:
+        self.name = name
+        self._path, self._timeout = path, timeout
+
+    @contextmanager
+    def reading(self, snapshot: str = "") -> Iterator[DuckDbReading]:
+        with tempfile.TemporaryDirectory(prefix="waybill-duckdb-") as spill:
+            reading = DuckDbReading(self.name, self._connect(spill), Limit(self.name, self._timeout))
+            try:
+                yield reading
+            finally:
+                reading.close()
+
+    def warnings(self) -> Sequence[str]:
+        with self.reading():
+            return ()
+
+    def _connect(self, spill: str) -> DuckDBPyConnection:
+        import duckdb
+
+        if not self._path.is_file():
+            raise SourceDown(f"The source {self.name!r} does not answer: there is no such file.")
+        try:
+            conn = duckdb.connect(
+                str(self._path),
+                read_only=True,
+                config={"memory_limit": MEMORY, "temp_directory": spill, "TimeZone": "UTC"},
+            )
+            conn.execute("BEGIN TRANSACTION READ ONLY")
+        except duckdb.Error as error:
+            raise SourceDown(f"The source {self.name!r} does not answer ({_first_line(error)}).") from error
+        return conn
+
+
+class DuckDbReading(Streamed):
+    def __init__(self, source: str, conn: DuckDBPyConnection, limit: Limit) -> None:
+        self._source, self._conn, self._limit = source, conn, limit
+        self.snapshot_at = datetime.now(UTC)
+        self.rows_read = 0
+
+    def break_off(self) -> None:
+        self._limit.broken_off = True
+        self._conn.interrupt()
+
+    def close(self) -> None:
+        self._forget()
+        self._conn.close()
+
+    def _open(self, sql: str, values: Mapping[str, Any]) -> Result:
+        query, bound = _composed(sql, values)
+        self._limit.begin()
+        with self._watched():
+            # As a relation: only that is streamed.
+            return _ArrowResult(self._conn.sql(query, params=bound), self._watched)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        timer = Timer(max(0.0, self._limit.left), self._conn.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        import duckdb
+
+        try:
+            yield
+        except (duckdb.Error, OSError) as error:
+            if self._limit.over:
+                raise self._limit.meaning() from error
+            text = _first_line(error)
+            raise QueryFailed(f"The source {self._source!r} refused the query: {text}") from error
+
+
+class _ArrowResult(Result):
+    def __init__(self, found: DuckDBPyRelation, watched: Any) -> None:
+        self._reader = found.to_arrow_reader(ROWS)
+        self._watched = watched
+        self.fields = [_field(field) for field in self._reader.schema]
+
+    def batches(self, fields: Sequence[Field]) -> Iterator[Batch]:
+        from app.sources._typed import arrow_type
+
+        types = [arrow_type(field) for field in fields]
+        for batch in self._record_batches():
+            columns = [_column(column, type) for column, type in zip(batch.columns, types, strict=True)]
+            yield Batch(columns, batch.num_rows)
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        return chain.from_iterable(
+            zip(*[column.to_pylist() for column in batch.columns], strict=True)
+            for batch in self._record_batches()
+        )
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _record_batches(self) -> Generator[pa.RecordBatch, None, None]:
+        while True:
+            with self._watched():
+                batch = next(self._reader, None)
+            if batch is None:
+                return
+            yield batch
+
+
+def _field(field: pa.Field[Any]) -> Field:
+    import pyarrow as pa
+
+    if pa.types.is_decimal(field.type):
+        return Field(field.name, "decimal", field.type.precision, field.type.scale)
+    if pa.types.is_timestamp(field.type) and field.type.tz and field.type.unit == "us":
+        return Field(field.name, "instant")
+    if field.type == pa.uint64():
+        return Field(field.name, "decimal", 20, 0)
+    return Field(field.name, _KINDS.get(str(field.type), "other"))
+
+
+def _column(column: pa.Array[Any], type: pa.DataType) -> pa.Array[Any]:
+    import pyarrow as pa
+
+    from app.formats._values import as_text
+
+    if column.type == type:
+        return column
+    if type != pa.string():
+        return column.cast(type)
+    # What Arrow has no type for, or would write otherwise than we do.
+    values = (None if value is None else as_text(value) for value in column.to_pylist())
+    return pa.array(values, pa.string())
+
+
+def _composed(sql: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    used: dict[str, Any] = {}
+
+    def write(name: str, type: str) -> str:
+        used[name] = values[name]
+        place = f"CAST(${name} AS {_CASTS[type]})" if type in _CASTS else f"${name}"
+        return f"(SELECT unnest({place}))" if isinstance(values[name], list | tuple) else place
+
+    return rendered(sql, write), used
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
