@@ -36,9 +36,10 @@ class _Nobody:
 
 
 def of(report: Report) -> tuple[Column, ...]:
-    """The columns that may be chosen, as the source names them; none if it does not say, or if two are alike.
+    """The columns that may be chosen, as the source names them.
 
-    May ask the source: hold no connection meanwhile.
+    None if two are alike, if the source does not say, or if it would not keep the order of the rows. May ask
+    the source: hold no connection meanwhile.
     """
     told = {column.name: column for column in report.columns or ()}
     names = _names(report) if isinstance(report, SqlReport) else tuple(told)
@@ -92,10 +93,11 @@ def _names(report: SqlReport) -> tuple[str, ...]:
     try:
         with source(report, PATIENCE).reading() as reading:
             nothing = f"SELECT * FROM ({empty.sql}\n) AS report WHERE 1 = 0"
-            names = tuple(field.name for field in reading.fields(nothing, empty.values))
+            fields = reading.fields(nothing, empty.values) if reading.wraps else ()
+            names = tuple(field.name for field in fields)
     except WaybillError as error:
         log.info("The columns of %s are not known: %s", report.key, error)
-        return tuple(column.name for column in report.columns or ())
+        return ()
     if len(_known) > 1000:
         _known.clear()
     _known[key] = (time.monotonic(), names)

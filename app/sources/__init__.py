@@ -51,6 +51,9 @@ class Reading(ABC):
 
     # Whether `copy` works: the database itself can write a result as COPY does.
     copies: ClassVar[bool] = False
+    # Whether a query in parentheses keeps the order of its rows, as MariaDB's does not: then its columns
+    # can be chosen.
+    wraps: ClassVar[bool] = False
     snapshot_at: datetime
     # Rows handed out by the last `copy`, `batches` or `rows`, as the source counted them.
     rows_read: int
@@ -102,13 +105,13 @@ class Reading(ABC):
         raise NotImplementedError
 
     def only(self, sql: str, columns: Sequence[str]) -> str:
-        """The query with these of its columns, in this order; the order of its rows stays."""
+        """The query with these of its columns, in this order, where `wraps` is true."""
         names = ", ".join(self.quoted(name).replace("%", "%%") for name in columns)
         return f"SELECT {names} FROM ({sql}\n) AS report"
 
     def first(self, sql: str, count: int) -> str:
         """The query, telling the database if it can be told that only so many rows are wanted."""
-        return f"SELECT * FROM ({sql}\n) AS first LIMIT {count}"
+        return f"SELECT * FROM ({sql}\n) AS first LIMIT {count}" if self.wraps else sql
 
     def quoted(self, name: str) -> str:
         """A column's name as this database wants it in a query."""

@@ -108,6 +108,7 @@ class Postgres(Source):
 
 class PostgresReading(Reading):
     copies = True
+    wraps = True
 
     def __init__(self, source: str, conn: Connection[Any], timeout: timedelta, snapshot: str) -> None:
         self._source, self._conn, self._timeout = source, conn, timeout

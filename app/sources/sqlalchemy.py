@@ -110,13 +110,6 @@ class OtherReading(Streamed):
         self.snapshot_at = datetime.now(UTC)
         self.rows_read = 0
 
-    def first(self, sql: str, count: int) -> str:
-        # LIMIT is not everybody's word; whoever wants so many rows takes no more.
-        return sql
-
-    def quoted(self, name: str) -> str:
-        return self._conn.dialect.identifier_preparer.quote_identifier(name)
-
     def break_off(self) -> None:
         self._limit.broken_off = True
         self._stop()

@@ -94,6 +94,8 @@ class Sqlite(Source):
 
 
 class SqliteReading(Streamed):
+    wraps = True
+
     def __init__(self, source: str, conn: sqlite3.Connection, uri: str, limit: Limit) -> None:
         self._source, self._conn, self._uri, self._limit = source, conn, uri, limit
         self._child: subprocess.Popen[bytes] | None = None
