@@ -43,6 +43,7 @@ def services(*, s3: bool = False) -> Iterator[dict[str, str]]:
             "PORT": str(port),
             "PUBLIC_URL": f"http://127.0.0.1:{port}",
             "WEB_CONCURRENCY": "1",
+            "REQUEST_RATE": "100000 per minute",
             "LOGS": name,
         }
         if s3:

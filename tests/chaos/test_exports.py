@@ -154,6 +154,8 @@ def test_two_clocks_at_once(stack: Any, ask: Callable[..., UUID]) -> None:
         clock.start()
     for clock in clocks:
         clock.join()
+    with app.app_context():
+        db.engine.dispose()
     stack["worker"].start()
     done = [_wait(job_id, FINAL) for job_id in job_ids]
     assert [(job.status, job.attempt) for job in done] == [(SUCCEEDED, 1)] * 3
