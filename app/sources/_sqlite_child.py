@@ -58,7 +58,7 @@ def main() -> None:
         _stream(**asked)
     except Stray:
         told["end"] = "stray"
-    except Error as error:
+    except (Error, pa.ArrowException, OSError) as error:
         # Types that the driver can't reconcile are told as errors; read exactly, they are none.
         told |= {"end": "failed" if asked["exact"] else "stray", "message": str(error)}
     print(json.dumps(told), file=sys.stderr)

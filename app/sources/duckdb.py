@@ -92,8 +92,9 @@ class DuckDb(Source):
             conn = duckdb.connect(
                 str(self._path),
                 read_only=True,
-                config={"memory_limit": MEMORY, "temp_directory": spill, "TimeZone": "UTC"},
+                config={"memory_limit": MEMORY, "temp_directory": spill},
             )
+            conn.execute("SET TimeZone = 'UTC'")
             conn.execute("BEGIN TRANSACTION READ ONLY")
         except duckdb.Error as error:
             raise SourceDown(f"The source {self.name!r} does not answer ({_first_line(error)}).") from error

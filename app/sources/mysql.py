@@ -212,7 +212,7 @@ class MySqlReading(Streamed):
             value = value.astimezone(UTC).replace(tzinfo=None)
         if isinstance(value, Decimal):
             return format(value, "f")
-        return str(self._conn.literal(value))
+        return str(self._conn.escape(value))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

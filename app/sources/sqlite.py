@@ -102,7 +102,7 @@ class SqliteReading(Streamed):
         self.snapshot_at = datetime.now(UTC)
         self.rows_read = 0
         # Queries that turned out to hold what their first rows did not show.
-        self._strange: set[str] = set()
+        self.strange: set[str] = set()
         conn.set_progress_handler(lambda: self._limit.over, STEPS)
 
     def break_off(self) -> None:
@@ -144,7 +144,6 @@ class SqliteReading(Streamed):
         self, query: str, bound: Sequence[Any], kinds: Sequence[str], exact: bool
     ) -> Generator[pa.RecordBatch, None, None]:
         """Record batches from another process; with `exact` one column more, of strays."""
-        exact = exact or query in self._strange
         with self._spawned(query, bound, kinds, exact) as child:
             assert child.stdout is not None
             yield from _record_batches(child)
@@ -155,7 +154,7 @@ class SqliteReading(Streamed):
             case "whole":
                 self.snapshot_at = datetime.fromtimestamp(told["at"], UTC)
             case "stray":
-                self._strange.add(query)
+                self.strange.add(query)
                 raise Again("A column holds other types of values than its first rows did.")
             case "failed":
                 raise QueryFailed(f"The source {self._source!r} refused the query: {told['message']}")
@@ -206,7 +205,9 @@ class _Apart(Result):
     def batches(self, fields: Sequence[Field]) -> Iterator[Batch]:
         pairs = list(zip(fields, self.fields, self._columns, strict=True))
         kinds = [_kind(wanted, found, values) for wanted, found, values in pairs]
-        exact = any(_surprising(kind, values) for kind, values in zip(kinds, self._columns, strict=True))
+        exact = self._query in self._reading.strange or any(map(_surprising, kinds, self._columns))
+        if exact:
+            kinds = ["any" if kind == "null" else kind for kind in kinds]
         self._columns.clear()
         self._near.close()
         from app.sources import _sqlite_batches

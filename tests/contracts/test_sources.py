@@ -1,0 +1,591 @@
+"""One suite over every source: what reports may rely on, whatever database they read."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from app.dev.child import free_port
+from app.dev.mariadb import MariaDb
+from app.errors import BadSettings, QueryFailed, SourceDown
+from app.formats import find
+from app.params import Param, Params
+from app.reports import SqlReport, compose, statement
+from app.reports._sql import tokens
+from app.sources import Again, Reading, Source, open_source
+
+MEMBERS = ("postgres", "sqlite", "mysql", "duckdb", "other")
+HOSTILE = (
+    "'; DROP TABLE things; --",
+    "\\'); --",
+    '"; --',
+    "%s %(x)s %% ?1 :y $1",
+    "back\\slash \\n",
+    "Zoë 😀 \N{NO-BREAK SPACE}",
+    "two\nlines",
+    "",
+)
+
+
+@dataclass
+class Member:
+    """A database with the table `things`, and how it says what every suite needs."""
+
+    url: str
+    # `{rows}` numbers from 1 on, in order, as `id` beside a text of a hundred characters, as `note`.
+    many: str
+    # Never comes to an end by itself.
+    endless: str
+    # Where nothing answers.
+    down: str
+    # How it gives the columns of `things`, where that is not as it was put in.
+    gives: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    # A database of its own kind whose account may write; None where that has no meaning.
+    writable: str | None = None
+
+    def source(self, timeout: float = 60) -> Source:
+        return open_source("shop", self.url, timedelta(seconds=timeout))
+
+
+COLUMNS = ("id", "name", "amount", "ratio", "day", "moment", "data")
+THINGS: list[tuple[Any, ...]] = [
+    (
+        1,
+        "Zoë 😀",
+        Decimal("1234567890.1250"),
+        0.1 + 0.2,
+        date(2026, 1, 31),
+        datetime.fromisoformat("2026-01-31 23:59:58"),
+        b"\0\xff",
+    ),
+    (
+        2,
+        'a "quoted", one\non two lines',
+        Decimal("-3.0000"),
+        -1e-300,
+        date(1582, 10, 15),
+        datetime.fromisoformat("1999-01-01"),
+        b"",
+    ),
+    (
+        3,
+        "",
+        Decimal("0.0001"),
+        1e300,
+        date(9999, 12, 31),
+        datetime.fromisoformat("2026-07-01 12:00:00.250"),
+        b"x",
+    ),
+    (2**53 + 1, None, None, None, None, None, None),
+]
+
+
+@pytest.fixture(params=MEMBERS)
+def member(request: pytest.FixtureRequest) -> Member:
+    found: Member = request.getfixturevalue(f"{request.param}_member")
+    return found
+
+
+@pytest.fixture
+def reading(member: Member) -> Iterator[Reading]:
+    with member.source().reading() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def postgres_member(services: Any) -> Member:
+    url = services.database("source_suite")
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(
+            "CREATE TABLE things (id bigint, name text, amount numeric(14, 4), ratio double precision,"
+            " day date, moment timestamp, data bytea)"
+        )
+        with conn.cursor() as cursor:
+            cursor.executemany("INSERT INTO things VALUES (%s, %s, %s, %s, %s, %s, %s)", THINGS)
+    return Member(
+        url,
+        "SELECT i AS id, repeat('x', 100) AS note FROM generate_series(1, {rows}) AS i ORDER BY i",
+        "SELECT pg_sleep(600)",
+        f"postgresql://nobody:secret@127.0.0.1:{free_port()}/none",
+        writable=url,
+    )
+
+
+@pytest.fixture(scope="module")
+def mysql_member(session_directory: Path) -> Iterator[Member]:
+    server = MariaDb(session_directory / "mariadb")
+    server.start()
+    try:
+        with server.connect() as conn, conn.cursor() as cursor:
+            cursor.execute(
+                "CREATE TABLE waybill.things (id bigint, name text, amount decimal(14, 4), ratio double,"
+                " day date, moment datetime(6), data blob)"
+            )
+            cursor.executemany("INSERT INTO waybill.things VALUES (%s, %s, %s, %s, %s, %s, %s)", THINGS)
+            cursor.execute("CREATE USER reader IDENTIFIED BY 'p@ss/word'")
+            cursor.execute("GRANT SELECT ON waybill.* TO reader")
+        yield Member(
+            server.url.replace("root@", "reader:p%40ss%2Fword@"),
+            "SELECT seq AS id, repeat('x', 100) AS note FROM seq_1_to_{rows}",
+            "SELECT count(*) FROM seq_1_to_1000000 AS a, seq_1_to_1000000 AS b WHERE a.seq + b.seq < 0",
+            f"mysql://nobody:secret@127.0.0.1:{free_port()}/none",
+            writable=server.url,
+        )
+    finally:
+        server.stop()
+
+
+SQLITE_MANY = (
+    "WITH RECURSIVE numbers(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM numbers WHERE id < {rows})"
+    " SELECT id, printf('%%100s', 'x') AS note FROM numbers"
+)
+SQLITE_ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c WHERE x < 0"
+SQLITE_GIVES: dict[str, Callable[[Any], Any]] = {
+    "amount": float,
+    "day": str,
+    "moment": lambda at: at.isoformat(sep=" "),
+}
+
+
+@pytest.fixture(scope="module")
+def sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("a folder") / "shop.db"
+    with sqlite3.connect(path) as conn:
+        conn.execute(
+            "CREATE TABLE things (id INTEGER, name TEXT, amount NUMERIC, ratio REAL,"
+            " day TEXT, moment TEXT, data BLOB)"
+        )
+        for row in THINGS:
+            values = [
+                SQLITE_GIVES.get(name, lambda value: value)(value) if value is not None else None
+                for name, value in zip(COLUMNS, row, strict=True)
+            ]
+            conn.execute("INSERT INTO things VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+    conn.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def sqlite_member(sqlite_file: Path) -> Member:
+    url = f"sqlite:///{str(sqlite_file).replace(' ', '%20')}"
+    return Member(url, SQLITE_MANY, SQLITE_ENDLESS, "sqlite:////nowhere/none.db", SQLITE_GIVES)
+
+
+@pytest.fixture(scope="module")
+def other_member(sqlite_file: Path) -> Member:
+    return Member(
+        f"sqlite+pysqlite:///{sqlite_file}",
+        SQLITE_MANY,
+        SQLITE_ENDLESS,
+        "sqlite+pysqlite:////nowhere/none.db",
+        SQLITE_GIVES,
+    )
+
+
+@pytest.fixture(scope="module")
+def duckdb_member(tmp_path_factory: pytest.TempPathFactory) -> Member:
+    import duckdb
+
+    path = tmp_path_factory.mktemp("duckdb") / "shop.duckdb"
+    with duckdb.connect(str(path)) as conn:
+        conn.execute(
+            "CREATE TABLE things (id bigint, name text, amount decimal(14, 4), ratio double, day date,"
+            " moment timestamp, data blob)"
+        )
+        conn.executemany("INSERT INTO things VALUES (?, ?, ?, ?, ?, ?, ?)", THINGS)
+    return Member(
+        f"duckdb:///{path}",
+        "SELECT i AS id, repeat('x', 100) AS note FROM range(1, {rows} + 1) AS r(i) ORDER BY i",
+        "SELECT count(*) FROM range(10000000) AS a(x), range(10000000) AS b(y) WHERE x + y < 0",
+        "duckdb:////nowhere/none.duckdb",
+    )
+
+
+def composed(sql: str, **bound: Any) -> tuple[str, dict[str, Any]]:
+    """The query of a Python report."""
+    found = compose(sql, bound)
+    return found.sql, found.values
+
+
+def asked(sql: str, params: Params, **bound: Any) -> tuple[str, dict[str, Any]]:
+    """The query of an SQL report."""
+    report = type("Asked", (SqlReport,), {"query": tokens(sql), "params": params})()
+    person = type("Person", (), {"id": 7, "email": "ann@example.org"})()
+    found = statement(report, bound, person)
+    return found.sql, found.values
+
+
+def values(reading: Reading, sql: str, bound: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """What the batches hold."""
+    fields = reading.fields(sql, bound)
+    return [row for batch in reading.batches(sql, bound, fields) for row in batch.values()]
+
+
+def expected(member: Member) -> list[tuple[Any, ...]]:
+    given = [member.gives.get(name, lambda value: value) for name in COLUMNS]
+    return [
+        tuple(None if value is None else give(value) for give, value in zip(given, row, strict=True))
+        for row in THINGS
+    ]
+
+
+# --- what is read -----------------------------------------------------------------------------------------
+
+
+def test_values_come_as_they_are(member: Member, reading: Reading) -> None:
+    sql, bound = composed("SELECT * FROM things ORDER BY id")
+    assert values(reading, sql, bound) == expected(member)
+    assert reading.rows_read == len(THINGS)
+    rows = [tuple(row) for row in reading.rows(sql, bound)]
+    assert [row[0:2] for row in rows] == [row[0:2] for row in THINGS]
+    assert rows[-1][1:] == (None,) * 6
+    assert reading.rows_read == len(THINGS)
+
+
+def test_fields_tell_names_and_kinds(member: Member, reading: Reading) -> None:
+    fields = reading.fields(*composed("SELECT id, name, ratio, name FROM things"))
+    assert [found.name for found in fields][:3] == ["id", "name", "ratio"]
+    assert [found.kind for found in fields] == ["int64", "text", "float64", "text"]
+
+
+def test_columns_of_one_name_are_both_there(reading: Reading) -> None:
+    sql, bound = composed("SELECT id, name AS x, ratio AS x FROM things WHERE id = 1")
+    assert values(reading, sql, bound) == [(1, "Zoë 😀", 0.1 + 0.2)]
+
+
+def test_text_can_be_asked_for(reading: Reading) -> None:
+    from dataclasses import replace
+
+    sql, bound = composed("SELECT id, ratio FROM things ORDER BY id")
+    fields = [replace(found, kind="text") for found in reading.fields(sql, bound)]
+    rows = [row for batch in reading.batches(sql, bound, fields) for row in batch.values()]
+    assert rows[0] == ("1", "0.30000000000000004")
+    assert rows[3] == (str(2**53 + 1), None)
+
+
+def test_an_empty_result_has_its_columns(reading: Reading) -> None:
+    sql, bound = composed("SELECT id, name FROM things WHERE id < 0")
+    assert [found.name for found in reading.fields(sql, bound)] == ["id", "name"]
+    assert values(reading, sql, bound) == []
+    assert list(reading.rows(sql, bound)) == []
+    assert reading.rows_read == 0
+
+
+def test_the_file_is_written_of_it(member: Member, reading: Reading) -> None:
+    """All formats, from columns, by whatever source."""
+    sql, bound = composed("SELECT id, name, ratio FROM things ORDER BY id")
+    for name in ("csv", "jsonl", "xlsx", "parquet"):
+        writing = find(name)[0].writing(find(name)[1])
+        fields = writing.typed(reading.fields(sql, bound))
+        content = b"".join(writing.batches(fields, reading.batches(sql, bound, fields)))
+        counter = find(name)[0].counter()
+        counter.feed(content)
+        assert counter.rows == len(THINGS)
+        if name == "csv":
+            assert content.startswith(
+                b'id,name,ratio\n1,Zo\xc3\xab \xf0\x9f\x98\x80,0.30000000000000004\n2,"a ""'
+            )
+            assert content.endswith(b'3,"",1e+300\n9007199254740993,,\n')
+
+
+# --- params -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_params_are_values_never_sql(reading: Reading, word: str) -> None:
+    params = Params([Param("word", "text")])
+    sql = (
+        "SELECT :word AS word, '100%' AS percent, ':word' AS colon, :current_user_email AS me, :word AS again"
+    )
+    assert values(reading, *asked(sql, params, word=word)) == [
+        (word, "100%", ":word", "ann@example.org", word)
+    ]
+    assert [tuple(row) for row in reading.rows(*composed("SELECT :word AS word", word=word))] == [(word,)]
+
+
+def test_params_of_every_type(reading: Reading) -> None:
+    params = Params(
+        [
+            Param("number", "int"),
+            Param("amount", "decimal"),
+            Param("day", "date"),
+            Param("at", "datetime"),
+            Param("yes", "bool"),
+            Param("none", "text"),
+            Param("nothing", "date"),
+        ]
+    )
+    sql = (
+        "SELECT id FROM things WHERE id >= :number AND amount > :amount AND day >= :day AND moment < :at"
+        " AND (:yes = :yes) AND (:none IS NULL OR name = :none) AND (:nothing IS NULL OR day = :nothing)"
+    )
+    bound = {
+        "number": 1,
+        "amount": Decimal("0.00005"),
+        "day": date(2026, 1, 31),
+        "at": datetime(2026, 7, 1, 11, 0, tzinfo=UTC),
+        "yes": True,
+        "none": None,
+        "nothing": None,
+    }
+    assert values(reading, *asked(sql, params, **bound)) == [(1,)]
+
+
+@pytest.mark.parametrize("wanted", [[1, 3], [], [2**53 + 1]])
+def test_lists(member: Member, reading: Reading, wanted: list[int]) -> None:
+    holds = "= ANY(:ids)" if member.url.startswith("postgres") else "IN :ids"
+    params = Params([Param("ids", "list", items="int")])
+    found = values(reading, *asked(f"SELECT id FROM things WHERE id {holds} ORDER BY id", params, ids=wanted))
+    assert found == [(number,) for number in wanted]
+
+
+# --- what is refused --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sql", ["DELETE FROM things", "INSERT INTO things (id) VALUES (99)", "CREATE TABLE x (i int)"]
+)
+def test_nothing_is_written(member: Member, sql: str) -> None:
+    with member.source().reading() as reading, pytest.raises(QueryFailed):
+        list(reading.rows(sql, {}))
+    with member.source().reading() as reading:
+        assert next(iter(reading.rows("SELECT count(*) FROM things", {})))[0] == len(THINGS)
+
+
+def test_a_wrong_query_is_told_in_one_line(reading: Reading) -> None:
+    with pytest.raises(QueryFailed, match="'shop'") as caught:
+        reading.fields("SELECT nothing FROM nowhere", {})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_source_that_is_down_is_told_without_secrets(member: Member) -> None:
+    source = open_source("shop", member.down, timedelta(seconds=5))
+    for ask in (source.reading().__enter__, source.warnings):
+        with pytest.raises(SourceDown, match="'shop' does not answer") as caught:
+            ask()
+        assert "secret" not in str(caught.value)
+
+
+def test_an_account_that_may_write_is_told(member: Member) -> None:
+    if member.writable:
+        (warning,) = open_source("shop", member.writable, timedelta(seconds=5)).warnings()
+        assert "'shop'" in warning
+        assert "SELECT" in warning
+    elif member.url.startswith("sqlite+"):
+        assert "can't be told" in member.source().warnings()[0]
+    else:
+        assert member.source().warnings() == ()
+
+
+# --- time -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["rows", "batches", "fields"])
+def test_a_query_over_its_time_is_stopped(member: Member, way: str) -> None:
+    if way == "fields" and member.url.startswith(("postgres", "duckdb")):
+        way = "rows"  # these know their fields without running the query
+    began = time.monotonic()
+    with member.source(timeout=1).reading() as reading, pytest.raises(QueryFailed, match="limit is 1 s"):
+        list(getattr(reading, way)(member.endless, {}))
+    assert time.monotonic() - began < 20
+
+
+def test_a_query_is_broken_off_from_another_thread(member: Member) -> None:
+    with member.source(timeout=600).reading() as reading:
+        timer = threading.Timer(1, reading.break_off)
+        timer.start()
+        began = time.monotonic()
+        with pytest.raises((QueryFailed, SourceDown)):
+            list(reading.rows(member.endless, {}))
+        assert time.monotonic() - began < 20
+        timer.join()
+
+
+def test_a_stream_is_broken_off_from_another_thread(member: Member) -> None:
+    sql = member.many.format(rows=2_000_000)
+    with member.source(timeout=600).reading() as reading:
+        batches = reading.batches(sql, {})
+        next(batches)
+        reading.break_off()
+        with pytest.raises((QueryFailed, SourceDown)):
+            for _ in batches:
+                pass
+        assert reading.rows_read < 2_000_000
+
+
+def test_breaking_off_what_is_over_is_harmless(reading: Reading) -> None:
+    assert list(reading.rows("SELECT 1", {})) == [(1,)]
+    reading.break_off()
+
+
+# --- many rows --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [4_999, 5_000, 5_001, 60_000])
+def test_every_row_comes_once_and_in_order(member: Member, reading: Reading, rows: int) -> None:
+    sql = member.many.format(rows=rows)
+    fields = reading.fields(sql, {})
+    found = [number for batch in reading.batches(sql, {}, fields) for number in batch.columns[0].to_pylist()]
+    assert found == list(range(1, rows + 1))
+    assert reading.rows_read == rows
+
+
+def test_the_next_query_works_after_one_was_left_early(member: Member, reading: Reading) -> None:
+    sql = member.many.format(rows=100_000)
+    batches = reading.batches(sql, {}, reading.fields(sql, {}))
+    next(batches)
+    batches.close()
+    reading.fields(sql, {})
+    assert list(reading.rows("SELECT 1", {})) == [(1,)]
+    assert sum(batch.rows for batch in reading.batches(sql, {})) == 100_000
+
+
+def test_memory_is_bounded(member: Member) -> None:
+    def read(rows: int) -> None:
+        with member.source().reading() as reading:
+            assert sum(batch.rows for batch in reading.batches(member.many.format(rows=rows), {})) == rows
+
+    read(20_000)
+    before = _resident()
+    read(500_000)
+    # All of them are 60 MB as bytes, and ten times that as Python values.
+    assert _resident() - before < 40_000_000
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# --- one state --------------------------------------------------------------------------------------------
+
+
+def test_it_says_when_it_was_read(reading: Reading) -> None:
+    assert abs((datetime.now(UTC) - reading.snapshot_at).total_seconds()) < 60
+
+
+# --- SQLite's ways ----------------------------------------------------------------------------------------
+
+
+UGLY: list[tuple[str, str, list[Any]]] = [
+    # What most rows hold, and what comes late.
+    ("1", "'late'", [1, "late"]),
+    ("1", "2.5", [1, 2.5]),
+    ("1", "x'00ff'", [1, b"\0\xff"]),
+    ("1.5", "'late'", [1.5, "late"]),
+    ("1.5", "9007199254740993", [1.5, 9007199254740993]),
+    ("1.5", "7", [1.5, 7]),
+    ("'text'", "0.1 + 0.2", ["text", 0.1 + 0.2]),
+    ("'text'", "9223372036854775807", ["text", 2**63 - 1]),
+    ("'text'", "x'ff00'", ["text", b"\xff\0"]),
+    ("x'01'", "'late'", [b"\1", "late"]),
+    ("NULL", "'late'", [None, "late"]),
+    ("NULL", "0.1 + 0.2", [None, 0.1 + 0.2]),
+    ("NULL", "12", [None, 12]),
+    ("'text'", "''", ["text", ""]),
+    ("'text'", "'a' || char(0) || 'b'", ["text", "a\0b"]),
+    ("1", "'05'", [1, "05"]),
+    ("1", "'it''s'", [1, "it's"]),
+    ("1", "9e999", [1, float("inf")]),
+]
+
+
+@pytest.mark.parametrize(("usual", "late", "wanted"), UGLY)
+@pytest.mark.parametrize("at", [7_000, 20_000])
+def test_late_values_of_any_type_are_neither_lost_nor_fatal(
+    sqlite_member: Member, usual: str, late: str, wanted: list[Any], at: int
+) -> None:
+    """Where nobody expects them: beyond the rows looked at, and beyond those that the driver looks at."""
+    check_ugly(sqlite_member, [(usual, late, wanted)], at)
+
+
+def test_types_that_disagree_from_the_start(sqlite_member: Member) -> None:
+    check_ugly(sqlite_member, UGLY, 3)
+
+
+def check_ugly(member: Member, columns: list[tuple[str, str, list[Any]]], at: int) -> None:
+    """One row is not like the others: the file is the same as of the values themselves."""
+    cells = "".join(f", CASE WHEN id = {at} THEN {late} ELSE {usual} END" for usual, late, _ in columns)
+    sql = (
+        "WITH RECURSIVE numbers(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM numbers WHERE id < 20000)"
+        f" SELECT id{cells} FROM numbers"
+    )
+    rows = [(number, *(values[number == at] for _, _, values in columns)) for number in range(1, 20_001)]
+    writing = find("csv")[0].writing("machine")
+    with member.source().reading() as reading:
+        for _ in range(2):
+            fields = reading.fields(sql, {})
+            try:
+                content = b"".join(writing.batches(fields, reading.batches(sql, {}, fields)))
+                break
+            except Again:
+                continue
+    _, _, lines = content.partition(b"\n")
+    _, _, wanted = b"".join(writing.rows(["id", *"x" * len(columns)], rows)).partition(b"\n")
+    assert lines == wanted
+
+
+def test_bytes_that_are_no_utf_8_are_shown(sqlite_member: Member) -> None:
+    for rows in (3, 20_000):
+        sql = SQLITE_MANY.format(rows=rows).replace("printf('%%100s', 'x')", "CAST(x'61ff62' AS TEXT)")
+        with sqlite_member.source().reading() as reading:
+            assert {row[1] for row in values(reading, sql, {})} == {"a\\xffb"}
+
+
+def test_the_order_is_the_querys(sqlite_member: Member) -> None:
+    sql = f"SELECT id, note FROM ({SQLITE_MANY.format(rows=20_000)}) ORDER BY (id * 7919) % 20011 -- the end"
+    with sqlite_member.source().reading() as reading:
+        found = [row[0] for row in values(reading, compose(sql.replace("%%", "%"), {}).sql, {})]
+    assert found == sorted(range(1, 20_001), key=lambda number: (number * 7919) % 20_011)
+
+
+def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_text("not a database, but long enough to be looked at" * 50)
+    with pytest.raises(SourceDown, match="not a database"):
+        open_source("shop", f"sqlite:///{tmp_path}/x.db", timedelta(seconds=5)).warnings()
+
+
+def test_a_writer_at_work_is_no_hindrance(tmp_path: Path) -> None:
+    path = tmp_path / "wal.db"
+    with sqlite3.connect(path) as writer:
+        writer.execute("PRAGMA journal_mode = wal")
+        writer.execute("CREATE TABLE t AS SELECT 1 AS i")
+        writer.commit()
+        with open_source("shop", f"sqlite:///{path}", timedelta(seconds=5)).reading() as reading:
+            writer.execute("INSERT INTO t VALUES (2)")
+            writer.commit()
+            assert list(reading.rows("SELECT i FROM t", {})) == [(1,)]
+    writer.close()
+
+
+# --- URLs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite://", "names no file"),
+        ("sqlite://host/x.db", "names no file"),
+        ("duckdb://", "names no file"),
+        ("mysql://x:y", "no good"),
+        ("mysql://localhost/x?nonsense=1", "nonsense"),
+        ("nonsense://x", "nothing installed here speaks"),
+        ("oracle+oracledb://x", "not installed"),
+        ("no url", "no URL"),
+    ],
+)
+def test_a_url_nobody_understands_is_told(url: str, said: str) -> None:
+    with pytest.raises(BadSettings, match=said) as caught:
+        open_source("shop", url, timedelta(seconds=5))
+    assert "SOURCE_SHOP_URL" in str(caught.value)
+    assert "x:y" not in str(caught.value)
