@@ -133,9 +133,7 @@ def unseen(positions: Mapping[UUID, int], limit: int = 200) -> list[tuple[UUID, 
         .limit(limit)
         .lateral("lines")
     )
-    statement = (
-        select(lines).select_from(seen.join(lines, true())).order_by(lines.c.job_id, lines.c.number)
-    )
+    statement = select(lines).select_from(seen.join(lines, true())).order_by(lines.c.job_id, lines.c.number)
     with _reading() as conn:
         return [(job_id, Line(*line)) for job_id, *line in conn.execute(statement)]
 
