@@ -93,6 +93,23 @@ def test_reports_check_names_file_and_line_of_every_problem(environ, app, tmp_pa
     assert checked.stderr.splitlines()[-1].startswith("Error: 3 problems in the reports.")
 
 
+def test_reports_check_asks_every_source(environ, app, tmp_path):
+    from app import create_app
+
+    urls = {
+        "SOURCE_OWN_URL": environ["DATABASE_URL"],
+        "SOURCE_GONE_URL": f"sqlite:///{tmp_path}/gone.db",
+        "SOURCE_AWAY_URL": "postgresql://me:secret@127.0.0.1:1/away",
+    }
+    checked = create_app(environ | urls).test_cli_runner().invoke(args=["reports", "check"])
+    assert checked.exit_code == 0
+    away, gone, own = checked.stderr.splitlines()
+    assert away.startswith("Warning: The source 'away' does not answer")
+    assert gone == "Warning: The source 'gone' does not answer: there is no such file."
+    assert own.startswith("Warning: The account of the source 'own' is a superuser. Reports only read:")
+    assert "secret" not in checked.output
+
+
 # flask exports create
 
 
