@@ -289,7 +289,8 @@ def _artifact_json(artifact: Artifact, now: datetime | None) -> dict[str, Any]:
         "rows": artifact.rows,
         "sha256": artifact.sha256,
         "snapshot_at": events.rfc3339(datetime.fromisoformat(read)) if read else None,
-        "url": link_url(artifact, now),
+        "url": (url := link_url(artifact, now)),
+        "receipt_url": url and f"{url}/receipt",
         "expires_at": events.rfc3339(artifact.expires_at),
     }
 

@@ -159,13 +159,13 @@ def test_the_file_is_saved_whole_and_as_published(flask, app, admin, worker, tmp
     data = target.read_bytes()
     assert hashlib.sha256(data).hexdigest() == artifact.sha256
     assert gzip.decompress(data).count(b"\n") > 1000
-    assert [*tmp_path.iterdir()] == [target]
+    assert sorted(tmp_path.iterdir()) == [target, tmp_path / "tasks.csv.gz.receipt.json"]
     assert saved.output.splitlines()[-1] == f"Saved: {target} ({len(data):,} bytes, SHA-256 checked)"
 
 
 def test_a_folder_gets_the_file_under_its_own_name(flask, app, admin, worker, tmp_path):
     assert flask("exports", "create", "all_tasks", "--output", str(tmp_path)).exit_code == 0
-    [saved] = tmp_path.iterdir()
+    [saved, _] = sorted(tmp_path.iterdir())
     assert saved.name.startswith("all-tasks-")
     assert saved.suffix == ".csv"
 
@@ -187,6 +187,81 @@ def test_a_folder_that_is_not_there(flask, app, admin, worker, tmp_path):
     refused = flask("exports", "create", "all_tasks", "--output", str(tmp_path / "no" / "tasks.csv"))
     assert refused.exit_code == 1
     assert refused.stderr.startswith(f"Error: {tmp_path}/no/tasks.csv could not be written: No such file")
+
+
+@pytest.fixture
+def saved(flask, app, admin, worker, tmp_path):
+    """saved("--gzip") -> the path of a downloaded file, its receipt beside it."""
+
+    def save(*words):
+        path = tmp_path / "tasks"
+        made = flask("exports", "create", "all_tasks", *words, "--fresh", "--output", str(path))
+        assert made.exit_code == 0, made.output
+        return path
+
+    return save
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--gzip",), ("--zip",), ("--format", "xlsx"), ("--format", "parquet")]
+)
+def test_a_file_is_checked_against_its_receipt(flask, saved, app, words):
+    path = saved(*words)
+    receipt = path.with_name("tasks.receipt.json")
+    told = json.loads(receipt.read_text())
+    assert told["rows"] == told["rows_expected"] == 2000
+    assert told["definition_sha256"] == app.extensions["waybill.reports"].get("all_tasks").fingerprint
+    checked = flask("exports", "verify", str(path))
+    assert checked.exit_code == 0, checked.output
+    assert checked.output.startswith(f"{path} is whole: 2,000 rows, {path.stat().st_size:,} bytes, SHA-256 ")
+    moved = receipt.rename(receipt.with_name("elsewhere.json"))
+    assert flask("exports", "verify", str(path)).exit_code == 1
+    assert flask("exports", "verify", str(path), "--receipt", str(moved)).exit_code == 0
+    assert flask("exports", "verify", str(path), "--job", told["job"]).exit_code == 0
+
+
+def test_every_difference_is_told(flask, saved):
+    path = saved()
+    whole = path.read_bytes()
+    for changed, told in (
+        (whole[:-10], ["cut short", "SHA-256", "1,999 rows, the receipt says 2,000"]),
+        (whole + b"one more row\n", ["Something was added", "SHA-256", "2,001 rows"]),
+        (whole.replace(b"o", b"0", 1), ["the right size", "SHA-256"]),
+        (b"", ["cut short: it has 0 bytes", "SHA-256", "0 rows"]),
+    ):
+        path.write_bytes(changed)
+        checked = flask("exports", "verify", str(path))
+        assert checked.exit_code == 1
+        *differences, last = checked.stderr.splitlines()
+        assert len(differences) == len(told)
+        assert all(words in line for words, line in zip(told, differences, strict=True))
+        assert last == f"Error: {path} is not the file of its receipt."
+
+
+@pytest.mark.parametrize("compression", ["--gzip", "--zip"])
+def test_a_broken_archive_is_told(flask, saved, compression):
+    path = saved(compression)
+    path.write_bytes(path.read_bytes()[:2000])
+    checked = flask("exports", "verify", str(path))
+    assert checked.exit_code == 1
+    assert "Its rows can't be counted: the compression is broken." in checked.stderr
+
+
+def test_a_receipt_that_is_none_is_told(flask, app, admin, tmp_path):
+    path, receipt = tmp_path / "x.csv", tmp_path / "x.csv.receipt.json"
+    path.write_text("id\n")
+    assert "There is no receipt" in flask("exports", "verify", str(path)).stderr
+    for text in ("{", "[]", '{"rows": 1}'):
+        receipt.write_text(text)
+        assert "is no receipt of Waybill" in flask("exports", "verify", str(path)).stderr
+    job = "00000000-0000-4000-8000-000000000000"
+    assert "There is no job" in flask("exports", "verify", str(path), "--job", job).stderr
+    receipt.write_text('{"rows": 1, "bytes": 1, "sha256": ""}')
+    assert (
+        "can't be read"
+        in flask("exports", "verify", str(tmp_path / "none"), "--receipt", str(receipt)).stderr
+    )
+    assert flask("exports", "verify", str(path), "--receipt", "x", "--job", job).exit_code == 2
 
 
 def test_a_job_that_fails_while_being_waited_for(flask, app, admin, worker, monkeypatch):
@@ -462,8 +537,11 @@ def test_beside_the_running_processes(stack, tmp_path):
     request = Request(f"{stack.base_url}/api/v1/jobs", headers={"Authorization": f"Bearer {token}"})
     with urlopen(request, timeout=10) as answer:
         [job] = json.load(answer)["items"]
-    [path] = tmp_path.iterdir()
+    [path, receipt] = sorted(tmp_path.iterdir())
     assert hashlib.sha256(path.read_bytes()).hexdigest() == job["artifact"]["sha256"]
+    with urlopen(job["artifact"]["receipt_url"], timeout=10) as answer:
+        assert answer.read() == receipt.read_bytes()
+    assert flask("exports", "verify", str(path)).startswith(f"{path} is whole: ")
 
 
 def process(environ: dict[str, str], *words: str) -> subprocess.Popen[str]:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import hashlib
 import io
+import json
 import os
 import threading
 import time
@@ -115,6 +116,19 @@ def test_the_file_is_what_the_database_holds(report: Callable[..., None], member
     assert (job.progress_done, job.progress_total) == (3, 3)
     assert lines(job)[-1].startswith("Done: 3 rows")
     assert db.session.query(Delivery).filter_by(job_id=job.id).one().name == "ready"
+
+
+def test_the_receipt_is_beside_the_file(report: Callable[..., None], member: User) -> None:
+    report("three.sql", sql("SELECT i AS id FROM generate_series(1, :n) AS i", '[params.n]\ntype = "int"'))
+    job = make(member, "three", params={"n": 3})
+    found, content = artifact(job)
+    receipt = json.loads(b"".join(storage().open(f"{found.key}.receipt.json")))
+    assert receipt == found.receipt
+    assert (receipt["rows_expected"], receipt["rows"], receipt["bytes"]) == (3, 3, len(content))
+    assert receipt["sha256"] == hashlib.sha256(content).hexdigest()
+    assert (receipt["job"], receipt["params"], receipt["dialect"]) == (str(job.id), {"n": 3}, "machine")
+    assert len(receipt["definition_sha256"]) == 64
+    assert (receipt["attempt"], receipt["parts"], receipt["filename"]) == (1, [], found.filename)
 
 
 def test_an_empty_result_is_a_file_with_the_header_alone(report: Callable[..., None], member: User) -> None:
@@ -357,7 +371,7 @@ def test_a_fenced_off_attempt_changes_nothing(report: Callable[..., None], membe
     job = db.session.get_one(Job, job_id)
     assert job.status == "succeeded"
     assert artifact(job)[0].receipt["attempt"] == 2
-    assert [key.split("/")[-1] for key in objects()] == ["2.csv"]
+    assert sorted(key.split("/")[-1] for key in objects()) == ["2.csv", "2.csv.receipt.json"]
 
 
 def test_rights_are_checked_again_when_the_job_starts(report: Callable[..., None], member: User) -> None:

@@ -352,8 +352,10 @@ def test_redis_down(
 
 def test_expired_files_go_and_receipts_stay(app: APIFlask, make_artifact: Callable[..., str]) -> None:
     old, young = make_artifact(expires_at=PAST), make_artifact()
+    (root(app) / f"{old}.receipt.json").write_text("{}")
     assert cleaning.expired_artifacts() == 1
     assert not there(app, old)
+    assert not there(app, f"{old}.receipt.json")
     assert there(app, young)
     found = db.session.scalars(sa.select(Artifact).where(Artifact.key == old)).one()
     assert found.removed_at is not None
@@ -389,7 +391,10 @@ def test_orphans_go_and_everything_else_stays(
 ) -> None:
     hours = timedelta(hours=2)
     kept = make_artifact()
-    os.utime(root(app) / kept, (0, 0))
+    its_receipt = f"{kept}.receipt.json"
+    (root(app) / its_receipt).write_text("{}")
+    for key in (kept, its_receipt):
+        os.utime(root(app) / key, (0, 0))
     at_work = store(app, make("running", attempt=2, lease_expires_at=FUTURE), 1, age=hours)
     waiting = store(app, make("queued", attempt=1), 1, age=hours)
     young = store(app, uuid4())
@@ -400,10 +405,15 @@ def test_orphans_go_and_everything_else_stays(
     foreign = root(app) / "artifacts" / "README.txt"
     foreign.write_text("Put here by a person.")
     os.utime(foreign, (0, 0))
+    earlier_receipt = f"{earlier_attempt}.receipt.json"
+    (root(app) / earlier_receipt).write_text("{}")
+    os.utime(root(app) / earlier_receipt, (0, 0))
 
-    assert cleaning.orphans() == 3
-    assert not any(there(app, key) for key in (failed, of_no_job, earlier_attempt))
-    assert all(there(app, key) for key in (kept, at_work, waiting, young, "artifacts/README.txt"))
+    assert cleaning.orphans() == 4
+    assert not any(there(app, key) for key in (failed, of_no_job, earlier_attempt, earlier_receipt))
+    assert all(
+        there(app, key) for key in (kept, its_receipt, at_work, waiting, young, "artifacts/README.txt")
+    )
     foreign.unlink()
 
 

@@ -12,12 +12,13 @@ import click
 from flask import current_app
 from flask.cli import ScriptInfo
 
-from app import events, jobs
+from app import events, jobs, receipts
 from app.cli import Group
-from app.cli.files import save
+from app.cli.files import receipt_of, save
 from app.cli.people import person
 from app.errors import NotFound
 from app.extensions import db
+from app.models.artifact import Artifact
 from app.models.job import FINAL, QUEUED, SUCCEEDED, Job
 from app.params import Param
 from app.reports import Report, registry
@@ -166,6 +167,37 @@ def create(
     click.echo(f"{word}: {current().public_url.rstrip('/')}/jobs/{job.id}")
     if wait or output:
         finish(job.id, output)
+
+
+@group.command("verify")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--receipt",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The receipt; FILE.receipt.json if left out.",
+)
+@click.option("--job", "job_id", type=click.UUID, help="Check against the receipt of this job instead.")
+def verify(file: Path, receipt: Path | None, job_id: UUID | None) -> None:
+    """Check that FILE is, byte for byte, what its receipt says; exits 1 and tells the difference if not."""
+    if receipt and job_id:
+        raise click.UsageError("Use --receipt or --job, not both.")
+    told = _receipt(job_id) if job_id else receipts.read(receipt or receipt_of(file))
+    found = receipts.differences(file, told)
+    for difference in found:
+        click.echo(difference, err=True)
+    if found:
+        raise click.ClickException(f"{file} is not the file of its receipt.")
+    click.echo(
+        f"{file} is whole: {told['rows']:,} rows, {told['bytes']:,} bytes, SHA-256 {told['sha256']}, "
+        f"read at {told.get('snapshot_at', 'an unknown time')}."
+    )
+
+
+def _receipt(job_id: UUID) -> dict[str, Any]:
+    artifact = db.session.scalar(db.select(Artifact).where(Artifact.job_id == job_id))
+    if artifact is None:
+        raise NotFound(f"There is no job {job_id} with a file.")
+    return dict(artifact.receipt)
 
 
 def raw_params(report: Report, own: dict[str, Any], pairs: tuple[str, ...]) -> dict[str, object]:

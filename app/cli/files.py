@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from uuid import uuid4
 
+from app import receipts
 from app.errors import IncompleteArtifact, WaybillError
 from app.models.artifact import Artifact
 from app.storage import Storage
@@ -21,19 +22,25 @@ class NotSaved(WaybillError):
 def save(storage: Storage, artifact: Artifact, output: Path) -> Path:
     """Copy an artifact's bytes to `output`, or into it if it is a folder; returns where they are.
 
-    The file appears whole or not at all: a temporary one beside it is checked, synced and renamed. Raises
-    IncompleteArtifact when the bytes are not those of the receipt, and NotSaved.
+    Its receipt is put beside it. The file appears whole or not at all: a temporary one beside it is checked,
+    synced and renamed. Raises IncompleteArtifact when the bytes are not those of the receipt, and NotSaved.
     """
     path = output / artifact.filename if output.is_dir() else output
     partial = path.with_name(f".{path.name[:100]}.{uuid4().hex[:8]}")
     try:
         _copy(storage, artifact, partial)
+        receipt_of(path).write_bytes(receipts.as_bytes(artifact.receipt))
         partial.replace(path)
     except OSError as error:
         raise NotSaved(f"{path} could not be written: {error.strerror or error}.") from error
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def receipt_of(path: Path) -> Path:
+    """Where a saved file's receipt is."""
+    return path.with_name(path.name + receipts.SUFFIX)
 
 
 def _copy(storage: Storage, artifact: Artifact, path: Path) -> None:

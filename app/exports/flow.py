@@ -17,10 +17,14 @@ from app.storage import Stored, Writer
 
 @dataclass(frozen=True)
 class Made:
-    """A complete file in the storage; `parts` tells what it was joined from, if it was."""
+    """A complete file in the storage; `parts` tells what it was joined from, if it was.
+
+    `rows` were read, as the source counted them; `written` were counted in the file's bytes.
+    """
 
     stored: Stored
     rows: int
+    written: int
     sha256: str
     parts: Sequence[dict[str, Any]] = ()
 

@@ -91,7 +91,8 @@ def make(lease: Lease, order: Order, reading: Reading, key: str, filename: str) 
             lease.check()
             if not taken and not joined:
                 time.sleep(GLANCE)
-        made = Made(writer.commit(), joiner.rows, joiner.sha.hexdigest(), joiner.receipts)
+        # Each part's rows were counted on both ways when it was made.
+        made = Made(writer.commit(), joiner.rows, joiner.rows, joiner.sha.hexdigest(), joiner.receipts)
     found_whole(made.stored, joiner.size)
     joiner.forget_objects()
     lease.progress(made.rows, made.rows)

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert
 
-from app import settings, storage
-from app.errors import IncompleteArtifact
+from app import receipts, settings, storage
+from app.errors import IncompleteArtifact, WaybillError
 from app.exports import parts
 from app.exports.flow import Flow, Made, compressor, found_whole, reconcile
 from app.exports.order import Order
@@ -33,13 +33,18 @@ def produce(lease: Lease, order: Order) -> None:
         made = parts.make(lease, order, reading, key, filename) or _whole(
             lease, order, reading, key, filename
         )
-    receipt = _receipt(lease, order, reading, made)
+    receipt = _receipt(lease, order, reading, made, filename)
+    try:
+        receipts.put(key, receipt)
+    except WaybillError:
+        storage.current().delete(key)
+        raise
     published = lease.succeed(
         _summary(made, time.monotonic() - began),
         lambda conn: _publish(conn, lease, order, filename, made, receipt),
     )
     if not published:
-        storage.current().delete(key)
+        receipts.delete(key)
 
 
 def _whole(lease: Lease, order: Order, reading: Reading, key: str, filename: str) -> Made:
@@ -65,7 +70,7 @@ def _whole(lease: Lease, order: Order, reading: Reading, key: str, filename: str
             found_whole(stored, flow.size)
             for note in writing.notes:
                 lease.log(note)
-            return Made(stored, rows, flow.sha.hexdigest())
+            return Made(stored, rows, flow.counter.rows, flow.sha.hexdigest())
 
 
 def _stream(lease: Lease, order: Order, reading: Reading, writing: Writing, flow: Flow) -> int:
@@ -144,11 +149,16 @@ class _Context:
             yield row
 
 
-def _receipt(lease: Lease, order: Order, reading: Reading, made: Made) -> dict[str, Any]:
+def _receipt(lease: Lease, order: Order, reading: Reading, made: Made, filename: str) -> dict[str, Any]:
+    """What proves the file; docs/api.md tells of every field."""
     snapshots = [part["snapshot_at"] for part in made.parts]
     return {
+        "job": str(lease.job_id),
         "report": order.report.key,
-        "rows": made.rows,
+        "definition_sha256": order.report.fingerprint,
+        "filename": filename,
+        "rows_expected": made.rows,
+        "rows": made.written,
         "bytes": made.stored.bytes,
         "sha256": made.sha256,
         "params": dict(order.params),

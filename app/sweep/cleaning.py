@@ -11,7 +11,7 @@ from uuid import UUID
 from flask import current_app
 from sqlalchemy import and_, delete, exists, func, or_, select, update
 
-from app import events, settings
+from app import events, receipts, settings
 from app.extensions import db, redis_client
 from app.models.artifact import Artifact
 from app.models.event import Event
@@ -32,7 +32,7 @@ PRUNED_JOBS = 50
 
 
 def expired_artifacts() -> int:
-    """Take away the bytes of expired artifacts; their rows and receipts stay.
+    """Take away the bytes of expired artifacts; their rows stay, and the receipts in them.
 
     Jobs that share a file expire one by one, and the bytes go with the last: a new one may share the file
     only while one that has it is not expired, so no lock is needed.
@@ -49,7 +49,7 @@ def _remove(artifact_id: UUID) -> bool:
         living = (Artifact.removed_at.is_(None), Artifact.expires_at > func.clock_timestamp())
         shared = conn.execute(select(Artifact.id).where(Artifact.key == key, *living).limit(1)).first()
     if not shared:
-        _storage().delete(key)
+        receipts.delete(key)
     with db.engine.begin() as conn:
         job = conn.execute(
             update(Artifact)
@@ -85,11 +85,16 @@ def orphans() -> int:
 def _unwanted(keys: Sequence[str]) -> list[str]:
     """Asked after the storage was listed: a job that published meanwhile has its artifact by now."""
     owners = {key: job_id for key in keys if (job_id := _job_id(key))}
-    kept = select(Artifact.key).where(Artifact.key.in_(owners), Artifact.removed_at.is_(None))
+    artifacts = {key.removesuffix(receipts.SUFFIX) for key in owners}
+    kept = select(Artifact.key).where(Artifact.key.in_(artifacts), Artifact.removed_at.is_(None))
     unfinished = select(Job.id).where(Job.id.in_(set(owners.values())), Job.status.not_in(FINAL))
     with db.engine.connect() as conn:
         wanted, at_work = set(conn.execute(kept).scalars()), set(conn.execute(unfinished).scalars())
-    return [key for key, job_id in owners.items() if key not in wanted and job_id not in at_work]
+    return [
+        key
+        for key, job_id in owners.items()
+        if key.removesuffix(receipts.SUFFIX) not in wanted and job_id not in at_work
+    ]
 
 
 def _job_id(key: str) -> UUID | None:

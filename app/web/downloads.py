@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import Unauthorized
 from werkzeug.wrappers import Response
 
-from app import jobs, links
+from app import jobs, links, receipts
 from app.errors import NotFound, ObjectMissing
 from app.extensions import db
 from app.models import Artifact, Download, Job
@@ -46,12 +46,29 @@ def fetch(token: str) -> Response:
     artifact = db.session.get(Artifact, claim.artifact_id)
     if artifact is None:
         return _over("gone", None)
-    if _asks_for_sign_in(artifact.job):
-        if not current_user.is_authenticated:
-            raise Unauthorized
-        jobs.find(me(), artifact.job_id)
+    _check_sign_in(artifact)
     ending = _ending(artifact, claim, now)
     return _over(ending, artifact) if ending else _hand_out(artifact)
+
+
+@pages.get("/d/<token>/receipt")
+def fetch_receipt(token: str) -> Response:
+    """The file's receipt, for whom the link gives the file."""
+    now = jobs.database_now()
+    claim = _claimed(token, now)
+    artifact = db.session.get(Artifact, claim.artifact_id)
+    if artifact is None:
+        return _over("gone", None)
+    _check_sign_in(artifact)
+    ending = _ending(artifact, claim, now)
+    return _over(ending, artifact) if ending else _receipt(artifact)
+
+
+@pages.get("/jobs/<uuid:job_id>/receipt")
+@auth_required("session")
+def show_receipt(job_id: UUID) -> Response:
+    """The receipt of a job's file, which outlives the file."""
+    return _receipt(_artifact_of(job_id))
 
 
 @pages.post("/jobs/<uuid:job_id>/link/revocation")
@@ -110,6 +127,14 @@ def _claimed(token: str, now: datetime) -> links.LinkClaim:
         return error.claim
 
 
+def _check_sign_in(artifact: Artifact) -> None:
+    """Raises Unauthorized or NotFound where the report's links ask who opens them."""
+    if _asks_for_sign_in(artifact.job):
+        if not current_user.is_authenticated:
+            raise Unauthorized
+        jobs.find(me(), artifact.job_id)
+
+
 def _asks_for_sign_in(job: Job) -> bool:
     """As its report says today. Of a report that is gone we don't know, so we ask."""
     try:
@@ -150,6 +175,15 @@ def _hand_out(artifact: Artifact) -> Response:
     if request.method == "GET" and (url := _presigned(storage, artifact)):
         return _recorded(artifact, redirect(url), _first_byte(artifact))
     return _stream(storage, artifact)
+
+
+def _receipt(artifact: Artifact) -> Response:
+    name = artifact.filename + receipts.SUFFIX
+    return Response(
+        receipts.as_bytes(artifact.receipt),
+        mimetype="application/json",
+        headers={"Content-Disposition": disposition(name), "Cache-Control": "private, no-store"},
+    )
 
 
 def _presigned(storage: Storage, artifact: Artifact) -> str | None:

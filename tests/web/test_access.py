@@ -73,6 +73,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/api/v1/docs"): PUBLIC,
     # for whoever has the secret in the address
     ("GET", "/d/<token>"): PUBLIC,
+    ("GET", "/d/<token>/receipt"): PUBLIC,
     ("GET", "/reset-password/<token>"): PUBLIC,
     ("POST", "/reset-password/<token>"): PUBLIC,
     ("GET", "/sign-in/link"): PUBLIC,
@@ -99,6 +100,7 @@ RULES: dict[tuple[str, str], Rule] = {
     # for the job's owner and administrators
     ("GET", "/jobs/<uuid:job_id>"): OWNER_OR_ADMIN,
     ("GET", "/jobs/<uuid:job_id>/summary"): OWNER_OR_ADMIN,
+    ("GET", "/jobs/<uuid:job_id>/receipt"): OWNER_OR_ADMIN,
     ("GET", "/jobs/<uuid:job_id>/events"): OWNER_OR_ADMIN,
     ("POST", "/jobs/<uuid:job_id>/again"): OWNER_OR_ADMIN,
     ("POST", "/jobs/<uuid:job_id>/cancellation"): on_job("running"),

@@ -703,3 +703,36 @@ def test_a_client_that_hangs_up_leaves_no_open_file(app: APIFlask, web: Web, mem
     while any(file.path.endswith(large.key) for file in web.worker().open_files()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+# --- the receipt ------------------------------------------------------------------------------------------
+
+
+def test_the_link_gives_the_receipt_too(app: APIFlask, client: FlaskClient, published: Published) -> None:
+    receipt = {"rows": 1000, "params": {"word": "Zoë"}}
+    published.change(app, receipt=receipt)
+    answer = get(client, f"{published.path}/receipt")
+    assert answer.json == receipt
+    assert answer.mimetype == "application/json"
+    assert parse_options_header(answer.headers["Content-Disposition"])[1] == {
+        "filename": "all-tasks.csv.receipt.json"
+    }
+    assert answer.headers["Cache-Control"] == "private, no-store"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert published.downloads(app) == []
+
+
+def test_a_link_that_is_over_gives_no_receipt(
+    app: APIFlask, client: FlaskClient, published: Published
+) -> None:
+    published.change(app, link_revoked_at=datetime.now(UTC))
+    assert get(client, f"{published.path}/receipt").status_code == 410
+    assert get(client, "/d/nonsense/receipt").status_code == 404
+
+
+def test_a_job_keeps_its_receipt_when_the_file_is_gone(
+    app: APIFlask, auth: Any, member: Any, published: Published
+) -> None:
+    published.change(app, removed_at=datetime.now(UTC), receipt={"rows": 7})
+    answer = get(auth.client_of(member), f"/jobs/{published.job_id}/receipt")
+    assert (answer.status_code, answer.json) == (200, {"rows": 7})

@@ -81,6 +81,7 @@ DONE_EXAMPLE: Json = QUEUED_EXAMPLE | {
         "rows": 1000000,
         "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "url": f"{HOST}/d/AbCdEf0123456789AbCdEf0123456789AbCdEf0123456789AbCdEf01",
+        "receipt_url": f"{HOST}/d/AbCdEf0123456789AbCdEf0123456789AbCdEf0123456789AbCdEf01/receipt",
         "snapshot_at": "2026-01-31T09:15:00.250000Z",
         "expires_at": "2026-02-01T09:15:03.654321Z",
     },

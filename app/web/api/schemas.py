@@ -195,6 +195,10 @@ class Artifact(Shape):
         description="The link to the file. It needs no sign-in; null once it is revoked or expired.",
         json_schema_extra={"format": "uri"},
     )
+    receipt_url: str | None = Field(
+        description="The file's receipt, as JSON: what proves it complete. As good as `url`.",
+        json_schema_extra={"format": "uri"},
+    )
     snapshot_at: Instant | None = Field(description="When its data were read.")
     expires_at: Instant
 
