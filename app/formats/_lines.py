@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -12,8 +13,7 @@ from app.formats._values import as_number, as_text
 from app.sources import Batch
 
 # What makes a text need quotes, beside being empty or `\.`.
-_STRUCTURAL = (b",", b'"', b"\r", b"\n")
-_NEEDS_QUOTES = r'[,"\r\n]|^$|^\\\.$'
+_SIGNS = (",", '"', "\r", "\n")
 # Outside of these Arrow and PostgreSQL do not agree on when to write an exponent.
 LARGE, SMALL = 1e10, 1e-4
 
@@ -40,20 +40,18 @@ def _cells(column: pa.Array[Any], strays: pa.Array[Any] | None) -> pa.Array[Any]
 
 
 def _quoted(texts: pa.Array[Any]) -> pa.Array[Any]:
-    if not _may_need_quotes(texts):
-        return texts
-    needs = pc.match_substring_regex(texts, _NEEDS_QUOTES)
-    doubled = pc.replace_substring(texts, '"', '""')
-    return pc.if_else(needs, pc.binary_join_element_wise('"', doubled, '"', ""), texts)
-
-
-def _may_need_quotes(texts: pa.Array[Any]) -> bool:
-    """Told from all their bytes at once: most columns hold no such text."""
+    """Found by looking through all of the column's bytes at once: most columns hold no such text."""
     data = texts.buffers()[2]
-    if data is None or (pc.min(pc.binary_length(texts)).as_py() or 0) == 0:
-        return True
-    raw = data.to_pybytes()
-    return any(byte in raw for byte in _STRUCTURAL) or b"\\." in raw
+    raw = data.to_pybytes() if data is not None else b""
+    found = [pc.match_substring(texts, sign) for sign in _SIGNS if sign.encode() in raw]
+    if b"\\." in raw:
+        found.append(pc.equal(texts, "\\."))
+    if pc.min(pc.binary_length(texts)).as_py() == 0:
+        found.append(pc.equal(texts, ""))
+    if not found:
+        return texts
+    doubled = pc.replace_substring(texts, '"', '""') if b'"' in raw else texts
+    return pc.if_else(reduce(pc.or_, found), pc.binary_join_element_wise('"', doubled, '"', ""), texts)
 
 
 def _writer(type: pa.DataType) -> Callable[[pa.Array[Any]], pa.Array[Any]]:

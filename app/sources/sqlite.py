@@ -63,7 +63,7 @@ class Sqlite(Source):
 
     @contextmanager
     def reading(self, snapshot: str = "") -> Iterator[SqliteReading]:
-        uri = f"file:{quote(str(self._path.absolute()))}?mode=ro"
+        uri = f"file:///{quote(str(self._path.absolute()).lstrip('/'))}?mode=ro"
         conn = self._connect(uri)
         reading = SqliteReading(self.name, conn, uri, Limit(self.name, self._timeout))
         try:
@@ -168,7 +168,7 @@ class SqliteReading(Streamed):
         seconds = max(1, int(self._limit.left) + 1)
         asked = {"uri": self._uri, "sql": query, "values": list(bound), "kinds": list(kinds)}
         child = subprocess.Popen(
-            [sys.executable, "-I", str(CHILD)],
+            [sys.executable, "-P", str(CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
