@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -277,6 +278,39 @@ def test_a_source_that_is_down_is_tried_again_then_fails(
     assert (job.status, job.error_code, job.attempt) == ("failed", "source_down", 3)
     assert "does not answer" in (job.error_message or "")
     assert "x@" not in (job.error_message or "")
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "xlsx", "parquet"])
+def test_sqlite_with_types_that_change_late(
+    app: Any,
+    report: Callable[..., None],
+    member: User,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    format: str,
+) -> None:
+    from dataclasses import replace
+
+    path = tmp_path / "shop.db"
+    with sqlite3.connect(path) as conn:
+        conn.execute("CREATE TABLE things (id INTEGER PRIMARY KEY, size)")
+        conn.executemany(
+            "INSERT INTO things VALUES (?, ?)", ((number, number * 2) for number in range(30_000))
+        )
+        conn.execute("UPDATE things SET size = 'huge' WHERE id = 29999")
+    conn.close()
+    sources = replace(app.config["WAYBILL"], sources={"demo": f"sqlite:///{path}"})
+    monkeypatch.setitem(app.config, "WAYBILL", sources)
+    query = "SELECT id, size FROM things WHERE id >= :least ORDER BY id"
+    report("things.sql", sql(query, '[params.least]\ntype = "int"\nrequired = true'))
+    job = make(member, "things", params={"least": 10}, format=format)
+    assert job.status == "succeeded", lines(job)
+    found, content = artifact(job)
+    assert found.rows == 29_990
+    assert any("Starting the file again" in line for line in lines(job))
+    if format == "csv":
+        assert content.startswith(b"id,size\n10,20\n11,22\n")
+        assert content.endswith(b"29998,59996\n29999,huge\n")
 
 
 def test_a_connection_cut_in_the_middle_is_tried_again(report: Callable[..., None], member: User) -> None:
