@@ -271,7 +271,7 @@ def _next() -> str:
 
 
 def session_user(uniquifier: str) -> User | None:
-    """The person of this session, while its sign-in lives. A token that came along goes first."""
+    """The person whom the cookie names, while the sign-in lives. A token that came along goes first."""
     sign_in = sign_in_id()
     if _bearer(request) is not None or sign_in is None:
         return None

@@ -227,7 +227,7 @@ def _too_many(seconds: int) -> Failure:
 
 
 def _not_from_our_page() -> Response:
-    """A form whose token is not this session's: too old, from before a sign-in, or from somewhere else."""
+    """A form whose token is not the sender's: too old, from before a sign-in, or from somewhere else."""
     title = "This page was too old"
     if wants_problem():
         sentence = f"{NOTHING_CHANGED} Send the session's token as X-CSRFToken, or use an API token."
