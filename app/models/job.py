@@ -74,6 +74,7 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
         ),
         Index("uq_jobs_idempotency", "owner_id", "idempotency_key", unique=True),
         Index("ix_jobs_sameness", "sameness", "created_at"),
+        Index("ix_jobs_import", "import_id", postgresql_where="import_id IS NOT NULL"),
         Index("ix_jobs_follows", "follows_id", postgresql_where="follows_id IS NOT NULL"),
     )
 
@@ -90,6 +91,8 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
     compression: Mapped[str] = mapped_column(String(10), default="none")
     # The chosen columns in their order; None: all.
     columns: Mapped[list[str] | None] = mapped_column(ARRAY(String))
+    # Whose days "yesterday" meant, and whose clock a spreadsheet shows: an IANA name.
+    time_zone: Mapped[str] = mapped_column(String(64), default="UTC", server_default="UTC")
     queue: Mapped[str] = mapped_column(String(20), default="default")
     # The lane: small ones pass large ones, which never take all of a worker's threads. Unknown is large.
     size: Mapped[str] = mapped_column(String(5), default=LARGE, server_default=LARGE)
@@ -103,6 +106,9 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
     # Whose file this job waits for or was given: "joined" while it was made, "reused" when it was there.
     follows_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
     sharing: Mapped[str | None] = mapped_column(String(10))
+    # Of an import: which one, and which step of it this job is.
+    import_id: Mapped[UUID | None] = mapped_column(ForeignKey("imports.id", ondelete="CASCADE"))
+    step: Mapped[str | None] = mapped_column(String(10))
 
     status: Mapped[str] = mapped_column(String(10), default=QUEUED)
     # The number of the last claim: the fencing token. It never goes back.
@@ -115,6 +121,8 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
     next_attempt_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     dispatched_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     cancel_requested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # Asked to pause; a queued job with it is not due until it is resumed.
+    paused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
     progress_done: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     progress_total: Mapped[int | None] = mapped_column(BigInteger)

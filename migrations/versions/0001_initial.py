@@ -35,6 +35,7 @@ def upgrade():
         sa.Column("active", sa.Boolean(), server_default="true", nullable=False),
         sa.Column("fs_uniquifier", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("time_zone", sa.String(length=64), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
         sa.UniqueConstraint("email", name=op.f("uq_users_email")),
         sa.UniqueConstraint("fs_uniquifier", name=op.f("uq_users_fs_uniquifier")),
@@ -83,6 +84,82 @@ def upgrade():
         sa.PrimaryKeyConstraint("user_id", "report", name=op.f("pk_column_choices")),
     )
     op.create_table(
+        "uploads",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("owner_id", sa.Integer(), nullable=False),
+        sa.Column("filename", sa.String(length=255), nullable=False),
+        sa.Column("status", sa.String(length=10), nullable=False),
+        sa.Column("refusal", sa.Text(), nullable=True),
+        sa.Column("sizes", postgresql.ARRAY(sa.BigInteger()), nullable=False),
+        sa.Column("declared_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("declared_sha256", sa.String(length=64), nullable=True),
+        sa.Column("sha256", sa.String(length=64), nullable=True),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("status IN ('receiving', 'complete', 'refused')", name=op.f("ck_uploads_status")),
+        sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("fk_uploads_owner_id_users")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
+    )
+    op.create_index(
+        "ix_uploads_expiry",
+        "uploads",
+        ["expires_at"],
+        unique=False,
+        postgresql_where="removed_at IS NULL",
+    )
+    op.create_table(
+        "imports",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("owner_id", sa.Integer(), nullable=False),
+        sa.Column("importer", sa.String(length=100), nullable=False),
+        sa.Column("title", sa.String(length=200), nullable=False),
+        sa.Column("upload_id", sa.Uuid(), nullable=False),
+        sa.Column("parent_id", sa.Uuid(), nullable=True),
+        sa.Column("dialect", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("header", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("mapping", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("mode", sa.String(length=10), nullable=False),
+        sa.Column("reject_limit", sa.Integer(), nullable=True),
+        sa.Column("reject_percent", sa.Integer(), nullable=True),
+        sa.Column("rate", sa.BigInteger(), nullable=True),
+        sa.Column("forecast", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("result", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("undone", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.CheckConstraint("mode IN ('insert', 'upsert', 'update', 'skip')", name=op.f("ck_imports_mode")),
+        sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("fk_imports_owner_id_users")),
+        sa.ForeignKeyConstraint(["upload_id"], ["uploads.id"], name=op.f("fk_imports_upload_id_uploads")),
+        sa.ForeignKeyConstraint(
+            ["parent_id"], ["imports.id"], name=op.f("fk_imports_parent_id_imports"), ondelete="SET NULL"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_imports")),
+    )
+    op.create_index("ix_imports_owner", "imports", ["owner_id", "created_at"], unique=False)
+    op.create_index("ix_imports_upload", "imports", ["upload_id"], unique=False)
+    op.create_table(
+        "mapping_choices",
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("importer", sa.String(length=100), nullable=False),
+        sa.Column("header_sha256", sa.String(length=64), nullable=False),
+        sa.Column("mapping", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("dialect", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_mapping_choices_user_id_users"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id", "importer", "header_sha256", name=op.f("pk_mapping_choices")),
+    )
+    op.create_table(
         "jobs",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("kind", sa.String(length=10), nullable=False),
@@ -94,6 +171,7 @@ def upgrade():
         sa.Column("dialect", sa.String(length=40), nullable=False),
         sa.Column("compression", sa.String(length=10), nullable=False),
         sa.Column("columns", postgresql.ARRAY(sa.String()), nullable=True),
+        sa.Column("time_zone", sa.String(length=64), server_default="UTC", nullable=False),
         sa.Column("queue", sa.String(length=20), nullable=False),
         sa.Column("size", sa.String(length=5), server_default="large", nullable=False),
         sa.Column("parent_id", sa.Uuid(), nullable=True),
@@ -102,6 +180,8 @@ def upgrade():
         sa.Column("sameness", sa.String(length=64), nullable=True),
         sa.Column("follows_id", sa.Uuid(), nullable=True),
         sa.Column("sharing", sa.String(length=10), nullable=True),
+        sa.Column("import_id", sa.Uuid(), nullable=True),
+        sa.Column("step", sa.String(length=10), nullable=True),
         sa.Column("status", sa.String(length=10), nullable=False),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
         sa.Column("forgiven", sa.Integer(), server_default="0", nullable=False),
@@ -110,6 +190,7 @@ def upgrade():
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("dispatched_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("paused_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("progress_done", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("progress_total", sa.BigInteger(), nullable=True),
         sa.Column("progress_unit", sa.String(length=20), server_default="rows", nullable=False),
@@ -131,6 +212,9 @@ def upgrade():
         sa.CheckConstraint("size IN ('small', 'large')", name=op.f("ck_jobs_size")),
         sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("fk_jobs_owner_id_users")),
         sa.ForeignKeyConstraint(
+            ["import_id"], ["imports.id"], name=op.f("fk_jobs_import_id_imports"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
             ["follows_id"], ["jobs.id"], name=op.f("fk_jobs_follows_id_jobs"), ondelete="SET NULL"
         ),
         sa.ForeignKeyConstraint(
@@ -140,6 +224,13 @@ def upgrade():
     )
     op.create_index("ix_jobs_created", "jobs", ["created_at", "id"], unique=False)
     op.create_index("ix_jobs_definition", "jobs", ["kind", "definition", "created_at"], unique=False)
+    op.create_index(
+        "ix_jobs_import",
+        "jobs",
+        ["import_id"],
+        unique=False,
+        postgresql_where="import_id IS NOT NULL",
+    )
     op.create_index(
         "ix_jobs_follows",
         "jobs",
@@ -359,10 +450,17 @@ def downgrade():
     op.drop_index("ix_jobs_unfinished", table_name="jobs", postgresql_where="status IN ('queued', 'running')")
     op.drop_index("ix_jobs_owner", table_name="jobs")
     op.drop_index("ix_jobs_sameness", table_name="jobs")
+    op.drop_index("ix_jobs_import", table_name="jobs", postgresql_where="import_id IS NOT NULL")
     op.drop_index("ix_jobs_follows", table_name="jobs", postgresql_where="follows_id IS NOT NULL")
     op.drop_index("ix_jobs_definition", table_name="jobs")
     op.drop_index("ix_jobs_created", table_name="jobs")
     op.drop_table("jobs")
+    op.drop_table("mapping_choices")
+    op.drop_index("ix_imports_upload", table_name="imports")
+    op.drop_index("ix_imports_owner", table_name="imports")
+    op.drop_table("imports")
+    op.drop_index("ix_uploads_expiry", table_name="uploads", postgresql_where="removed_at IS NULL")
+    op.drop_table("uploads")
     op.drop_table("column_choices")
     op.drop_index(op.f("ix_api_tokens_user_id"), table_name="api_tokens")
     op.drop_table("api_tokens")

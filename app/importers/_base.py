@@ -1,0 +1,101 @@
+"""What an importer is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from app.models.imports import INSERT, SKIP, UPDATE, UPSERT
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Type = Literal["text", "int", "decimal", "bool", "date", "datetime", "uuid", "json"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A foreign key given by a natural key: the file says the company's name, the table holds its id."""
+
+    table: str
+    # The column that is looked up, and the one whose value is written.
+    key: str
+    value: str = "id"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of the target, and what it takes."""
+
+    name: str
+    type: Type = "text"
+    label: str = ""
+    description: str = ""
+    # Other names under which files have it.
+    aliases: tuple[str, ...] = ()
+    required: bool = False
+    # Stands in for an empty cell, and for a column that the file lacks.
+    default: Any = None
+    choices: tuple[str, ...] = ()
+    min: Any = None
+    max: Any = None
+    max_length: int | None = None
+    # A regular expression that the whole text must match.
+    pattern: str | None = None
+    # No two rows of the table may share its value.
+    unique: bool = False
+    references: Reference | None = None
+
+
+class Importer:
+    """A definition: a target table and its columns. Subclass it once in a .py file, or write a .toml file.
+
+    docs/author.md tells of every attribute.
+    """
+
+    key: str = ""
+    title: str = ""
+    description: str = ""
+    group: str = "Imports"
+    source: str = "demo"
+    roles: tuple[str, ...] = ("member", "admin")
+    # In the source: "table" or "schema.table".
+    table: str = ""
+    columns: tuple[Column, ...] = ()
+    # The columns by which a row of the file finds its row of the table; () where rows are only inserted.
+    natural_key: tuple[str, ...] = ()
+    # What a person may choose from; the first one is offered.
+    modes: tuple[str, ...] = (UPSERT, INSERT, UPDATE, SKIP)
+
+    # Where it is defined; set by the registry.
+    path: Path = Path()
+    fingerprint: str = ""
+
+    OPTIONS: ClassVar[tuple[str, ...]] = (
+        *("key", "title", "description", "group", "source", "roles", "table", "columns"),
+        *("natural_key", "modes"),
+    )
+
+    def check(self, rows: pa.RecordBatch) -> Iterable[tuple[pa.BooleanArray, str | None, str, str]]:
+        """Rules across columns, over all rows of a chunk at once.
+
+        Yields (which rows break it, column or None, code, message). The hook of an author; does nothing here.
+        """
+        return ()
+
+    # A row by itself, where a rule can't be put in columns: the hook of an author. It takes the row's typed
+    # values, and returns those to write or raises Refused. None: there is no such hook.
+    row: ClassVar[Any] = None
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+
+class Refused(ValueError):
+    """A row that an importer does not take; the message is for the person who sent it."""
+
+    def __init__(self, message: str, *, column: str | None = None, code: str = "refused") -> None:
+        super().__init__(message)
+        self.column, self.code = column, code

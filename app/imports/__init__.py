@@ -1,0 +1,1 @@
+"""An import: upload -> chunks -> importer -> target, with a checkpoint in each transaction."""

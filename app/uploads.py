@@ -1,0 +1,1 @@
+"""Receives files in blocks: resumable, checked, bounded in memory."""
