@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
+from app import zones
 from app.errors import Conflict, InvalidRequest, NotFound
 from app.extensions import db
 from app.models.user import ADMIN, MEMBER, Role, User
@@ -23,15 +24,28 @@ ROLES = {
 }
 
 
-def create_user(email: str, password: str | None = None, roles: Iterable[str] = (MEMBER,)) -> User:
+def create_user(
+    email: str,
+    password: str | None = None,
+    roles: Iterable[str] = (MEMBER,),
+    time_zone: str | None = None,
+) -> User:
     """A new account, committed. Without a password its owner signs in by emailed link.
 
-    Raises InvalidRequest (address, password or role are no good) and Conflict (there is one already).
+    Raises InvalidRequest (address, password, role or time zone are no good) and Conflict (there is one
+    already).
     """
     address = normal_email(email)
     hashed = _hashed(password) if password is not None else None
     found = _roles(roles)
-    user = User(email=address, password=hashed, active=True, fs_uniquifier=uuid4().hex, roles=found)
+    user = User(
+        email=address,
+        password=hashed,
+        active=True,
+        fs_uniquifier=uuid4().hex,
+        roles=found,
+        time_zone=None if time_zone is None else zones.check(time_zone),
+    )
     db.session.add(user)
     try:
         db.session.commit()

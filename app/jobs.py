@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from sqlalchemy import Select, delete, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from app import columns as choices
-from app import dispatch, events, formats, links, preflight, settings, sharing
+from app import dispatch, events, formats, links, preflight, settings, sharing, zones
 from app.errors import Conflict, InvalidRequest, NotFound, TooMany
 from app.extensions import db
 from app.models import job as transitions
@@ -50,9 +50,12 @@ def request_export(
     compression: str = "none",
     idempotency_key: str | None = None,
     columns: Sequence[str] | None = None,
+    time_zone: str | None = None,
     fresh: bool = False,
 ) -> Job:
     """Commit a queued export and dispatch it; `columns` are the chosen ones in their order, None all.
+
+    Relative dates are those of `time_zone`, the person's own if None; so is the clock of spreadsheets.
 
     Unless it must be `fresh`, it joins the same export that is under way, or is handed the file of one whose
     data are as fresh as the report demands. The same idempotency key with the same request gives the job it
@@ -60,12 +63,13 @@ def request_export(
     another request).
     """
     report = report_for(user, key)
-    asked = _fingerprint(report.key, raw_params, format, dialect, compression, columns, fresh)
+    asked = _fingerprint(report.key, raw_params, format, dialect, compression, columns, time_zone, fresh)
     if idempotency_key and (earlier := _earlier(user, idempotency_key, asked)):
         return earlier
     found, dialect = formats.find(format, dialect)
     formats.check_compression(found, compression)
-    params = report.params.validate(raw_params, now=database_now(), tz=UTC)
+    zone = user.zone if time_zone is None else zones.check(time_zone)
+    params = report.params.validate(raw_params, now=database_now(), tz=zones.zone(zone))
     if columns is not None:
         db.session.rollback()  # no connection is held while the source is asked
         columns = choices.choose(report, columns)
@@ -79,6 +83,7 @@ def request_export(
         dialect=dialect,
         compression=compression,
         columns=columns,
+        time_zone=zone,
         queue=report.queue,
         idempotency_key=idempotency_key,
         request_sha256=asked,
@@ -110,6 +115,7 @@ def think_of(
     dialect: str | None = None,
     compression: str = "none",
     columns: Sequence[str] | None = None,
+    time_zone: str | None = None,
 ) -> preflight.Request:
     """What `request_export` would be asked, for a preflight; raises what it would raise.
 
@@ -118,7 +124,8 @@ def think_of(
     report = report_for(user, key)
     found, _ = formats.find(format, dialect)
     formats.check_compression(found, compression)
-    params = report.params.validate(raw_params, now=database_now(), tz=UTC)
+    zone = user.zone if time_zone is None else zones.check(time_zone)
+    params = report.params.validate(raw_params, now=database_now(), tz=zones.zone(zone))
     query = preflight.query(report, params, user)
     db.session.rollback()
     chosen = None if columns is None else choices.choose(report, columns)
@@ -128,7 +135,10 @@ def think_of(
 def again(user: User, job: Job) -> Job:
     """A new job with the same frozen params, for `user`; its file is made anew."""
     report = report_for(user, job.definition)
-    copied = ("kind", "definition", "title", "params", "format", "dialect", "compression", "columns", "queue")
+    copied = (
+        *("kind", "definition", "title", "params", "queue"),
+        *("format", "dialect", "compression", "columns", "time_zone"),
+    )
     new = Job(owner_id=user.id, parent_id=job.id, **{name: getattr(job, name) for name in copied})
     new.size, new.sameness = job.size, sharing.sameness(report, new)
     return _commit_and_send(user, new)
@@ -263,6 +273,7 @@ def as_json(job: Job, artifact: Artifact | None = None, now: datetime | None = N
         "dialect": job.dialect,
         "compression": job.compression,
         "columns": job.columns,
+        "time_zone": job.time_zone,
         "sharing": job.sharing,
         "status": job.status,
         "progress": {"done": job.progress_done, "total": job.progress_total, "unit": job.progress_unit},

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from flask import current_app
 
+from app import zones
 from app.errors import BadSettings
 
 VERSION = "0.1.0"
@@ -45,6 +46,7 @@ class Settings:
         "Where people reach Waybill; links in mails start with it.", "http://127.0.0.1:8000"
     )
     port: int = number("Where the web process listens.", 8000)
+    time_zone: str = setting("Of everybody who has not chosen one: a name such as Europe/Berlin.", "UTC")
 
     mail_server: str = setting("SMTP server.", "")
     mail_port: int = number("Its port.", 25)
@@ -108,6 +110,10 @@ class Settings:
                 "SECRET_KEY is the default or shorter than 32 characters. Outside development set it to "
                 "a secret of your own, for instance the output of: "
                 'python -c "import secrets; print(secrets.token_hex(32))"'
+            )
+        if not zones.exists(self.time_zone):
+            raise BadSettings(
+                f"TIME_ZONE is {self.time_zone!r}, which is no time zone. Use a name such as Europe/Berlin."
             )
         if urlsplit(self.public_url).scheme not in ("http", "https"):
             raise BadSettings(f"PUBLIC_URL is {self.public_url!r}; it must start with http:// or https://.")

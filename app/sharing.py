@@ -21,7 +21,7 @@ from sqlalchemy import Connection, DateTime, ScalarSelect, Select, func, insert,
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
-from app import dispatch, events, leases, settings
+from app import dispatch, events, formats, leases, settings
 from app.errors import NotFound
 from app.extensions import db
 from app.models import job as transitions
@@ -52,6 +52,7 @@ def sameness(report: Report, job: Job) -> str:
         *(job.kind, report.key, report.fingerprint, report.source, job.params),
         *(job.format, job.dialect, job.compression, job.columns),
         job.owner_id if report.depends_on_person else None,
+        job.time_zone if job.dialect in formats.find(job.format)[0].local_dialects else None,
     ]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -128,6 +128,7 @@ def _typed(default: object) -> str:
 @click.option("--gzip", "compression", flag_value="gzip", help="Compress the file with gzip.")
 @click.option("--zip", "compression", flag_value="zip", help="Put the file into a zip archive.")
 @click.option("--columns", metavar="A,B,…", help="Which columns, in which order; all if left out.")
+@click.option("--time-zone", metavar="NAME", help="Whose days and clock are meant; the person's if left out.")
 @click.option("--fresh", is_flag=True, help="Make a new file: neither join nor reuse an earlier export.")
 @click.option("--user", "email", metavar="EMAIL", help="In whose name; the first administrator if left out.")
 @click.option("--wait", is_flag=True, help="Show the log until the job is over; exits 1 unless it succeeded.")
@@ -143,6 +144,7 @@ def create(
     dialect: str | None,
     compression: str | None,
     columns: str | None,
+    time_zone: str | None,
     fresh: bool,
     email: str | None,
     wait: bool,
@@ -161,6 +163,7 @@ def create(
         dialect=dialect,
         compression=compression or "none",
         columns=[name.strip() for name in columns.split(",")] if columns else None,
+        time_zone=time_zone,
         fresh=fresh,
     )
     word = "Done already" if job.final else "Queued"

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from app import accounts
+from app import accounts, zones
 from app.cli import Group
 from app.models.user import ADMIN, MEMBER
 
@@ -24,14 +24,19 @@ group = Group("users", help="Make accounts.")
     show_default=True,
     help="What the person may do; may be given twice.",
 )
+@click.option("--time-zone", metavar="NAME", help="Such as Europe/Berlin; the installation's if left out.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.option("--no-password", is_flag=True, help="No password: sign in by emailed link only.")
-def create(email: str, roles: tuple[str, ...], password_stdin: bool, no_password: bool) -> None:
+def create(
+    email: str, roles: tuple[str, ...], time_zone: str | None, password_stdin: bool, no_password: bool
+) -> None:
     """Make an account for EMAIL; asks for the password unless told otherwise."""
     if password_stdin and no_password:
         raise click.UsageError("Use --password-stdin or --no-password, not both.")
+    if time_zone is not None:
+        zones.check(time_zone)
     password = None if no_password else _password(password_stdin)
-    user = accounts.create_user(email, password, roles)
+    user = accounts.create_user(email, password, roles, time_zone)
     click.echo(f"Made an account for {user.email} ({', '.join(sorted(user.role_names))}).")
 
 

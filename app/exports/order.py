@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from uuid import UUID
 from app import formats, settings
 from app.errors import NotAllowed, NotFound
 from app.extensions import db
-from app.formats import Format
+from app.formats import Format, Writing
 from app.models.job import Job
 from app.models.user import User
 from app.reports import Report, SqlReport, Statement, registry, statement
@@ -33,6 +33,7 @@ class Order:
     dialect: str
     compression: str
     columns: Sequence[str] | None = None
+    zone: str = "UTC"
 
     @classmethod
     def of(cls, job_id: UUID) -> Order:
@@ -44,6 +45,7 @@ class Order:
         order = cls(
             *(report, report.params.bind(job.params), job.params, job.owner),
             *(format, dialect, job.compression, job.columns),
+            zone=job.time_zone,
         )
         db.session.expunge_all()
         db.session.remove()
@@ -54,6 +56,14 @@ class Order:
         assert isinstance(self.report, SqlReport)
         found = statement(self.report, self.values, self.user)
         return Statement(reading.only(found.sql, self.columns), found.values) if self.columns else found
+
+    def writing(self, texts: Collection[int] = ()) -> Writing:
+        return self.format.writing(self.dialect, self.zone, texts)
+
+    @property
+    def clock(self) -> str:
+        """The time zone in which moments stand in the file."""
+        return self.zone if self.dialect in self.format.local_dialects else "UTC"
 
     @property
     def source(self) -> Source:

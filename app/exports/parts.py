@@ -65,7 +65,7 @@ class Cut:
         if ordered_by(report) not in (None, column) or column not in (order.columns or [column]):
             return None
         query = order.query(reading)
-        writing = order.format.writing(order.dialect)
+        writing = order.writing()
         copy = writing.copy(lambda: reading.fields(query.sql, query.values)) if reading.copies else None
         return cls(query, column, copy, order.compression) if copy else None
 

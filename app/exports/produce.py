@@ -51,7 +51,7 @@ def _whole(lease: Lease, order: Order, reading: Reading, key: str, filename: str
     """The file in one stream, reconciled; begun anew when a column must be wider than it seemed."""
     texts: set[int] = set()
     while True:
-        writing = order.format.writing(order.dialect, texts=texts)
+        writing = order.writing(texts)
         file = storage.current().writer(key, content_type=order.content_type, filename=filename)
         try:
             with file as writer:
@@ -168,6 +168,7 @@ def _receipt(lease: Lease, order: Order, reading: Reading, made: Made, filename:
         "format": order.format.name,
         "dialect": order.dialect,
         "compression": order.compression,
+        "time_zone": order.clock,
         "attempt": lease.attempt,
         "parts": list(made.parts),
     }
@@ -193,6 +194,8 @@ def _publish(
 
 def _spoken(order: Order) -> str:
     spoken = [order.dialect, *([order.compression] if order.compression != "none" else [])]
+    if order.clock != "UTC":
+        spoken.append(f"times in {order.clock}")
     return f"{order.format.title} ({', '.join(spoken)})"
 
 

@@ -37,6 +37,8 @@ class Format(ABC):
     content_type: ClassVar[str]
     dialects: ClassVar[Mapping[str, str]] = {"standard": "everybody"}
     compressions: ClassVar[tuple[str, ...]] = ("none", "gzip", "zip")
+    # The dialects that write moments as the requester's clock shows them, without a zone.
+    local_dialects: ClassVar[Collection[str]] = ()
 
     @abstractmethod
     def writing(self, dialect: str, zone: str = "UTC", texts: Collection[int] = ()) -> Writing:

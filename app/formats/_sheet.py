@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from app.formats import _zones
 from app.formats._spreadsheet import LARGEST
 from app.formats._values import as_text
 from app.sources import Batch, Field
@@ -113,7 +114,7 @@ class Sheet:
                     fits, pc.cast(_serial(days, 1), pa.string()), lambda: pc.cast(column, pa.string())
                 )
             case "datetime" | "instant":
-                local = self._local(column)
+                local = column if column.type.tz is None else _zones.local(column, self._zone)
                 ticks = pc.cast(local, pa.int64())
                 fits = _between(ticks, _FIRST * _DAY, (_LAST + 1) * _DAY - 1)
                 # A sheet knows milliseconds; rounded up, the last of 9999 would be no day at all.
@@ -128,14 +129,6 @@ class Sheet:
                 return None, pa.array(texts, pa.string())
             case _:
                 return None, column
-
-    def _local(self, column: Array) -> Array:
-        """As the clock on the requester's wall shows it: a cell has no time zone."""
-        if column.type.tz is None:
-            return column
-        if self._zone == "UTC":
-            return pc.cast(column, pa.timestamp("us"))
-        return pc.local_timestamp(pc.cast(column, pa.timestamp("us", tz=self._zone)))
 
     def _escaped(self, texts: Array) -> Array:
         """Fit for a cell of XML: cut to what a cell holds, and every character one that XML knows."""

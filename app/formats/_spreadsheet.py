@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time
 from decimal import Decimal
 from functools import cached_property
 from math import isfinite
-from zoneinfo import ZoneInfo
 
 from app.formats._values import as_number, as_text
+from app.formats._zones import clock
 from app.sources import Field
 from app.sources._typed import Kind
 
@@ -62,7 +62,8 @@ class Rules:
                 exact = value.is_finite() and -LARGEST - 1 < value < LARGEST + 1
                 return _number(as_text(value).replace(".", self.decimal), exact)
             case datetime():
-                return as_text(self._local(value).replace(microsecond=0))
+                # A cell has no time zone.
+                return clock(value, self.zone) if value.tzinfo else as_text(value.replace(microsecond=0))
             case date():
                 return value.isoformat()
             case time():
@@ -74,12 +75,6 @@ class Rules:
         """Text that stays text, a header's too."""
         marked = "'" + text if NUL in text[:1] or self._guessed.search(text) else text
         return marked.replace(NUL, NUL_PICTURE)
-
-    def _local(self, at: datetime) -> datetime:
-        """As the clock on the requester's wall shows it: a cell has no time zone."""
-        if at.tzinfo is None:
-            return at
-        return at.astimezone(UTC if self.zone == "UTC" else ZoneInfo(self.zone)).replace(tzinfo=None)
 
     @cached_property
     def _guessed(self) -> re.Pattern[str]:

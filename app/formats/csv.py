@@ -32,6 +32,7 @@ class Csv(Format):
         "spreadsheet-semicolon": "spreadsheets, semicolon and decimal comma",
         "spreadsheet-tab": "spreadsheets, tab",
     }
+    local_dialects = ("spreadsheet", "spreadsheet-semicolon", "spreadsheet-tab")
 
     def writing(self, dialect: str, zone: str = "UTC", texts: Collection[int] = ()) -> Writing:
         if dialect == "machine":

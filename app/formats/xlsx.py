@@ -37,6 +37,7 @@ class Xlsx(Format):
     extension = "xlsx"
     content_type = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
     compressions = ("none",)
+    local_dialects = ("standard",)
 
     def writing(self, dialect: str, zone: str = "UTC", texts: Collection[int] = ()) -> Writing:
         return Workbook(zone)

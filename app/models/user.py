@@ -9,6 +9,7 @@ from flask_security.core import RoleMixin, UserMixin
 from sqlalchemy import Column, DateTime, ForeignKey, String, Table, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from app import settings
 from app.extensions import db
 
 MEMBER, ADMIN = "member", "admin"
@@ -41,10 +42,17 @@ class User(db.Model, UserMixin):  # type: ignore[misc, name-defined]
     # In every session; a new one ends them all.
     fs_uniquifier: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    # An IANA name. None: never chosen, so it is the installation's.
+    time_zone: Mapped[str | None] = mapped_column(String(64))
 
     roles: Mapped[list[Role]] = relationship(  # type: ignore[assignment]  # the base names its own mixin
         secondary=roles_users, lazy="selectin"
     )
+
+    @property
+    def zone(self) -> str:
+        """The name of the time zone that this person's days and clock are of."""
+        return self.time_zone or settings.current().time_zone
 
     @property
     def role_names(self) -> frozenset[str]:

@@ -104,6 +104,7 @@ def forecast_export(key: str, json_data: schemas.PreflightRequest) -> Any:
         dialect=json_data.dialect,
         compression=json_data.compression,
         columns=json_data.columns,
+        time_zone=json_data.time_zone,
     )
     forecast = preflight.forecast(asked)
     sample = preflight.sample(asked) if json_data.sample else None
@@ -141,6 +142,7 @@ def create_export(json_data: schemas.ExportRequest, headers_data: schemas.Export
         compression=json_data.compression,
         idempotency_key=headers_data.idempotency_key,
         columns=json_data.columns,
+        time_zone=json_data.time_zone,
         fresh=json_data.fresh,
     )
     replay = {"Idempotent-Replay": "true"} if job.replayed else {}

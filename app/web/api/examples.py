@@ -57,6 +57,7 @@ QUEUED_EXAMPLE: Json = {
     "dialect": "machine",
     "compression": "gzip",
     "columns": None,
+    "time_zone": "Europe/Berlin",
     "sharing": None,
     "created_at": "2026-01-31T09:15:00.123456Z",
     "started_at": None,

@@ -106,6 +106,12 @@ class ExportRequest(Question):
         max_length=2000,
         description="The names of the columns to have, in their order; null is all of them.",
     )
+    time_zone: str | None = Field(
+        None,
+        max_length=64,
+        description="An IANA name such as `Europe/Berlin`: whose days relative dates are, and whose clock "
+        "workbooks and the `spreadsheet` dialects show. Null is your account's own.",
+    )
     fresh: bool = Field(
         False,
         description="Never join the same export that is under way, and never be handed the file of an "
@@ -123,6 +129,7 @@ class PreflightRequest(Question):
     dialect: str | None = Field(None, max_length=40)
     compression: str = Field("none", max_length=20)
     columns: list[str] | None = Field(None, max_length=2000, description="As for an export.")
+    time_zone: str | None = Field(None, max_length=64, description="As for an export.")
     sample: bool = Field(False, description="Whether to read the first 50 rows, which may take 5 seconds.")
 
 
@@ -222,6 +229,9 @@ class Job(Shape):
     dialect: str
     compression: str
     columns: list[str] | None = Field(description="The chosen columns in their order; null: all.")
+    time_zone: str = Field(
+        description="Whose days relative dates were, and whose clock a file for spreadsheets shows."
+    )
     sharing: Literal["joined", "reused"] | None = Field(
         description="Null: the file is made for this job. `joined`: it waits for, or has, the file of the "
         "same export that was under way; `reused`: of one made shortly before. `artifact.snapshot_at` says "
