@@ -22,6 +22,8 @@ class Dialect:
     quote: str | None = '"'
     # What stands before a quote inside of quotes where it is not doubled; None: it is doubled.
     escape: str | None = None
+    # Lines before the header, or before the first row where there is none, that are no rows: a title, a date.
+    skip: int = 0
     # Whether the first record names the columns.
     header: bool = True
     # Between the whole number and its fraction; the other one of "." and "," may group thousands.
