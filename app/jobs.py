@@ -17,6 +17,7 @@ from app import columns as choices
 from app import dispatch, events, formats, links, preflight, settings, sharing, zones
 from app.errors import Conflict, InvalidRequest, NotFound, TooMany
 from app.extensions import db
+from app.formats import Format
 from app.models import job as transitions
 from app.models.artifact import Artifact
 from app.models.job import CANCELLED, FINAL, QUEUED, RUNNING, STATUSES, SUCCEEDED, Job
@@ -67,7 +68,7 @@ def request_export(
     if idempotency_key and (earlier := _earlier(user, idempotency_key, asked)):
         return earlier
     found, dialect = formats.find(format, dialect)
-    formats.check_compression(found, compression)
+    compression = _compression(report, found, compression)
     zone = user.zone if time_zone is None else zones.check(time_zone)
     params = report.params.validate(raw_params, now=database_now(), tz=zones.zone(zone))
     if columns is not None:
@@ -123,7 +124,7 @@ def think_of(
     """
     report = report_for(user, key)
     found, _ = formats.find(format, dialect)
-    formats.check_compression(found, compression)
+    compression = _compression(report, found, compression)
     zone = user.zone if time_zone is None else zones.check(time_zone)
     params = report.params.validate(raw_params, now=database_now(), tz=zones.zone(zone))
     query = preflight.query(report, params, user)
@@ -304,6 +305,18 @@ def _artifact_json(artifact: Artifact, now: datetime | None) -> dict[str, Any]:
         "receipt_url": url and f"{url}/receipt",
         "expires_at": events.rfc3339(artifact.expires_at),
     }
+
+
+def _compression(report: Report, format: Format, compression: str) -> str:
+    """What will be done; several files are always in one zip archive. Raises InvalidRequest."""
+    if not report.bundled:
+        formats.check_compression(format, compression)
+        return compression
+    if compression not in ("none", "zip"):
+        raise InvalidRequest(
+            f"{report.title!r} gives several files in one zip archive. Leave {compression} out."
+        )
+    return "zip"
 
 
 def _leader(report: Report, job: Job) -> Leader | None:

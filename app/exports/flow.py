@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from isal import isal_zlib
@@ -17,9 +17,11 @@ from app.storage import Stored, Writer
 
 @dataclass(frozen=True)
 class Made:
-    """A complete file in the storage; `parts` tells what it was joined from, if it was.
+    """A complete file in the storage.
 
-    `rows` were read, as the source counted them; `written` were counted in the file's bytes.
+    `rows` were read, as the source counted them; `written` were counted in the file's bytes. `parts` tells
+    what it was joined from, `members` which files are in it, `lookup` how many of the values asked for were
+    not found.
     """
 
     stored: Stored
@@ -27,34 +29,40 @@ class Made:
     written: int
     sha256: str
     parts: Sequence[dict[str, Any]] = ()
+    members: Sequence[dict[str, Any]] = ()
+    lookup: dict[str, Any] | None = None
 
 
-@dataclass
-class Flow:
-    """Counts, compresses, hashes and writes each block, in that order.
+class Out:
+    """Hashes and writes each block. `sha` is anything with `update(block)`."""
 
-    `sha` is anything with `update(block)`.
-    """
+    def __init__(self, writer: Writer, sha: Any = None) -> None:
+        self._writer = writer
+        self.sha: Any = sha or hashlib.sha256()
+        self.size = 0
 
-    writer: Writer
-    counter: Counter
-    compressor: Any
-    sha: Any = field(default_factory=hashlib.sha256)
-    size: int = 0
+    def put(self, data: bytes) -> None:
+        if data:
+            self.sha.update(data)
+            self._writer.write(data)
+            self.size += len(data)
+
+
+class Flow(Out):
+    """Counts, compresses, hashes and writes each block, in that order."""
+
+    def __init__(self, writer: Writer, counter: Counter, compressor: Any, sha: Any = None) -> None:
+        super().__init__(writer, sha)
+        self.counter = counter
+        self._compressor = compressor
 
     def write(self, block: bytes) -> None:
         self.counter.feed(block)
-        self._put(self.compressor.compress(block) if self.compressor else block)
+        self.put(self._compressor.compress(block) if self._compressor else block)
 
     def close(self) -> None:
-        if self.compressor:
-            self._put(self.compressor.flush())
-
-    def _put(self, data: bytes) -> None:
-        if data:
-            self.sha.update(data)
-            self.writer.write(data)
-            self.size += len(data)
+        if self._compressor:
+            self.put(self._compressor.flush())
 
 
 def compressor(compression: str, inner: str) -> Any:
@@ -70,10 +78,11 @@ def compressor(compression: str, inner: str) -> Any:
             return None
 
 
-def reconcile(rows: int, flow: Flow) -> None:
-    if rows != flow.counter.rows:
+def reconcile(rows: int, written: int, name: str = "the file") -> None:
+    """Raise IncompleteArtifact unless as many rows were written as were read."""
+    if rows != written:
         raise IncompleteArtifact(
-            f"{rows:,} rows were read, but {flow.counter.rows:,} are in the file. Nothing was published."
+            f"{rows:,} rows were read, but {written:,} are in {name}. Nothing was published."
         )
 
 

@@ -53,8 +53,7 @@ class Order:
 
     def query(self, reading: Reading) -> Statement:
         """The statement of a report in SQL, with the columns that were chosen."""
-        assert isinstance(self.report, SqlReport)
-        found = statement(self.report, self.values, self.user)
+        found = self.statement
         return Statement(reading.only(found.sql, self.columns), found.values) if self.columns else found
 
     def writing(self, texts: Collection[int] = ()) -> Writing:
@@ -66,6 +65,12 @@ class Order:
         return self.zone if self.dialect in self.format.local_dialects else "UTC"
 
     @property
+    def statement(self) -> Statement:
+        """The same with all of its columns."""
+        assert isinstance(self.report, SqlReport)
+        return statement(self.report, self.values, self.user)
+
+    @property
     def source(self) -> Source:
         name, config = self.report.source, settings.current()
         url = config.source_urls.get(name)
@@ -75,6 +80,8 @@ class Order:
 
     @property
     def extension(self) -> str:
+        if self.report.bundled:
+            return "zip"
         return self.format.extension + EXTENSIONS[self.compression]
 
     @property

@@ -247,7 +247,7 @@ def _make_one(hold: _PartHold, order: Order, cut: Cut, reading: Reading) -> None
             flow.write(block)
             hold.progress(reading.rows_read)
         flow.close()
-        reconcile(reading.rows_read, flow)
+        reconcile(reading.rows_read, flow.counter.rows)
         stored = writer.commit()
     found_whole(stored, flow.size)
     _finish(taken, key, reading.rows_read, flow)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, func, insert
 
 from app import receipts, settings, storage
-from app.errors import IncompleteArtifact, WaybillError
-from app.exports import parts
+from app.errors import WaybillError
+from app.exports import bundle, content, parts
 from app.exports.flow import Flow, Made, compressor, found_whole, reconcile
 from app.exports.order import Order
 from app.formats import Unfit, Writing
 from app.leases import Lease
 from app.models.artifact import Artifact
-from app.reports import SqlReport, Statement, compose
+from app.reports import SqlReport
 from app.sources import Again, Reading
 from app.storage import artifact_key
 
@@ -30,9 +28,7 @@ def produce(lease: Lease, order: Order) -> None:
     lease.log(f"Connecting to the source {order.report.source!r}.")
     with order.source.reading() as reading, lease.breaking_off(reading.break_off):
         lease.log(f"Reading one snapshot of {_clock_time(reading.snapshot_at)}, writing {_spoken(order)}.")
-        made = parts.make(lease, order, reading, key, filename) or _whole(
-            lease, order, reading, key, filename
-        )
+        made = _made(lease, order, reading, key, filename)
     receipt = _receipt(lease, order, reading, made, filename)
     try:
         receipts.put(key, receipt)
@@ -40,11 +36,18 @@ def produce(lease: Lease, order: Order) -> None:
         storage.current().delete(key)
         raise
     published = lease.succeed(
-        _summary(made, time.monotonic() - began),
+        _summary(order, made, time.monotonic() - began),
         lambda conn: _publish(conn, lease, order, filename, made, receipt),
     )
     if not published:
         receipts.delete(key)
+
+
+def _made(lease: Lease, order: Order, reading: Reading, key: str, filename: str) -> Made:
+    if order.report.bundled:
+        return bundle.make(lease, order, reading, key, filename)
+    cut = parts.make(lease, order, reading, key, filename)
+    return cut or _whole(lease, order, reading, key, filename)
 
 
 def _whole(lease: Lease, order: Order, reading: Reading, key: str, filename: str) -> Made:
@@ -58,7 +61,7 @@ def _whole(lease: Lease, order: Order, reading: Reading, key: str, filename: str
                 inner = filename.removesuffix(f".{order.compression}")
                 flow = Flow(writer, order.format.counter(), compressor(order.compression, inner))
                 rows = _stream(lease, order, reading, writing, flow)
-                reconcile(rows, flow)
+                reconcile(rows, flow.counter.rows)
                 lease.check()
                 stored = writer.commit()
         except Again as again:
@@ -82,7 +85,7 @@ def _stream(lease: Lease, order: Order, reading: Reading, writing: Writing, flow
     if total is not None:
         lease.log(f"The database expects about {total:,} rows.")
     lease.progress(0, total)
-    for block in _query(query, reading, writing):
+    for block in content.of_query(query, reading, writing):
         flow.write(block)
         lease.progress(reading.rows_read)
     flow.close()
@@ -90,63 +93,15 @@ def _stream(lease: Lease, order: Order, reading: Reading, writing: Writing, flow
     return reading.rows_read
 
 
-def _query(query: Statement, reading: Reading, writing: Writing) -> Iterator[bytes]:
-    """The file as the database writes it if it can, else made from its columns."""
-    copy = writing.copy(lambda: reading.fields(query.sql, query.values)) if reading.copies else None
-    if copy:
-        yield copy.head
-        yield from reading.copy(query.sql, query.values, copy)
-    else:
-        fields = writing.typed(reading.fields(query.sql, query.values))
-        # Closed at once when the file is begun anew: the next query needs the connection.
-        with closing(reading.batches(query.sql, query.values, fields)) as batches:
-            yield from writing.batches(fields, batches)
-
-
 def _rows(lease: Lease, order: Order, reading: Reading, writing: Writing, flow: Flow) -> int:
-    context = _Context(lease, reading, order)
-    counted = _Counted()
-    columns = [column.name for column in order.report.columns or ()]
-    rows = counted(order.report.rows(order.values, context), len(columns))
-    chosen = order.columns or columns
-    places = [columns.index(name) for name in chosen]
-    for block in writing.rows(chosen, ([row[place] for place in places] for row in rows)):
+    counted = content.Counted()
+    names, rows = content.of_report(order, content.Context(lease, reading, order), counted)
+    for block in writing.rows(names, rows):
         flow.write(block)
         lease.check()
     flow.close()
     lease.progress(counted.rows, counted.rows)
     return counted.rows
-
-
-class _Counted:
-    """Counts the rows a Python report yields, and sees that each has the right width."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-
-    def __call__(self, rows: Iterator[Sequence[object]], width: int) -> Iterator[Sequence[object]]:
-        for row in rows:
-            self.rows += 1
-            if len(row) != width:
-                raise IncompleteArtifact(
-                    f"Row {self.rows:,} has {len(row)} values, but the report promises {width} columns."
-                )
-            yield row
-
-
-class _Context:
-    """What a Python report may do while it runs; see `app.reports.ReportContext`."""
-
-    def __init__(self, lease: Lease, reading: Reading, order: Order) -> None:
-        self._lease, self._reading = lease, reading
-        self.user_email, self.user_id = order.user.email, str(order.user.id)
-        self.log, self.progress, self.check = lease.log, lease.progress, lease.check
-
-    def query(self, sql: str, **bound: Any) -> Iterator[tuple[Any, ...]]:
-        composed = compose(sql, bound)
-        for row in self._reading.rows(composed.sql, composed.values):
-            self._lease.check()
-            yield row
 
 
 def _receipt(lease: Lease, order: Order, reading: Reading, made: Made, filename: str) -> dict[str, Any]:
@@ -171,6 +126,8 @@ def _receipt(lease: Lease, order: Order, reading: Reading, made: Made, filename:
         "time_zone": order.clock,
         "attempt": lease.attempt,
         "parts": list(made.parts),
+        "members": list(made.members),
+        "lookup": made.lookup,
     }
 
 
@@ -203,7 +160,10 @@ def _clock_time(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _summary(made: Made, seconds: float) -> str:
-    if made.rows == 0:
+def _summary(order: Order, made: Made, seconds: float) -> str:
+    files = f"{len(made.members):,} file{'' if len(made.members) == 1 else 's'}, "
+    what = files if order.report.bundled else ""
+    if made.rows == 0 and not what:
         return "Done: no rows matched, so the file holds the header alone."
-    return f"Done: {made.rows:,} rows, {made.stored.bytes:,} bytes in {seconds:.1f} s. SHA-256 {made.sha256}"
+    size = f"{made.rows:,} rows, {made.stored.bytes:,} bytes"
+    return f"Done: {what}{size} in {seconds:.1f} s. SHA-256 {made.sha256}"

@@ -6,8 +6,12 @@ begin with "_".
 
 from app.params import Choice, Param, Params
 from app.reports._base import (
+    Bundle,
     Column,
+    File,
+    Lookup,
     Person,
+    Query,
     Report,
     ReportContext,
     SqlReport,
@@ -20,12 +24,16 @@ from app.reports._registry import BrokenReports, Problem, Registry, registry
 
 __all__ = [
     "BrokenReports",
+    "Bundle",
     "Choice",
     "Column",
+    "File",
+    "Lookup",
     "Param",
     "Params",
     "Person",
     "Problem",
+    "Query",
     "Registry",
     "Report",
     "ReportContext",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -25,6 +25,34 @@ class Column:
 
     name: str
     description: str = ""
+
+
+class Query:
+    """Rows that a reading query gives; `:name` in `sql` takes the value given as `name=`."""
+
+    def __init__(self, sql: str, **bound: Any) -> None:
+        self.sql, self.bound = sql, bound
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a bundle: a name without extension, and rows as long as `columns`.
+
+    The name is made safe and unlike the others'. The rows of a `Query` have the query's own columns, and the
+    database writes them by itself where it can.
+    """
+
+    name: str
+    rows: Iterable[Sequence[object]] | Query
+    columns: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Which values of the list `param` are not in the `column` of any row: a file of its own tells."""
+
+    param: str
+    column: str
 
 
 @dataclass(frozen=True)
@@ -88,6 +116,7 @@ class Report:
     consistency: Literal["parts", "snapshot"] = "parts"
     fresh_for: str | None = None
     personal: bool | None = None
+    lookup: Lookup | None = None
 
     # Where it is defined, and the SHA-256 of that file's text; set by the registry.
     path: Path = Path()
@@ -98,6 +127,7 @@ class Report:
     OPTIONS: ClassVar[tuple[str, ...]] = (
         *("key", "title", "description", "group", "source", "roles", "params", "columns"),
         *("filename", "link", "queue", "partition_by", "consistency", "fresh_for", "personal"),
+        "lookup",
     )
 
     def rows(self, params: Mapping[str, Any], context: ReportContext) -> Iterator[Sequence[object]]:
@@ -107,6 +137,11 @@ class Report:
     def allows(self, roles: Collection[str]) -> bool:
         """Whether somebody with these roles may run it."""
         return not set(self.roles).isdisjoint(roles)
+
+    @property
+    def bundled(self) -> bool:
+        """Whether it gives several files, in one zip archive."""
+        return self.lookup is not None
 
     @property
     def freshness(self) -> timedelta | None:
@@ -127,6 +162,21 @@ class Report:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key}>"
+
+
+class Bundle(Report):
+    """A report of several files: it has `files` where other reports have `rows` and `columns`."""
+
+    def files(self, params: Mapping[str, Any], context: ReportContext) -> Iterator[File]:
+        """The files in their order, each read to its end before the next one is asked for.
+
+        The same params and data must give the same files in the same order.
+        """
+        raise NotImplementedError
+
+    @property
+    def bundled(self) -> bool:
+        return True
 
 
 class SqlReport(Report):

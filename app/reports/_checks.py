@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from app.params import RESERVED, Param, did_you_mean
 from app.params.kinds import Moment
-from app.reports._base import Column, Report, SqlReport, age
+from app.reports._base import Bundle, Column, Lookup, Report, SqlReport, age
 from app.reports._sql import placeholders, unsafe
 
 _KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")
@@ -43,6 +43,7 @@ def findings(report: Report, known: Known) -> Iterator[Finding]:
     yield from _names(report, known)
     yield from _params(report)
     yield from _sharing(report)
+    yield from _lookup(report)
     if isinstance(report, SqlReport):
         yield from _sql(report)
     else:
@@ -106,6 +107,22 @@ def _sharing(report: Report) -> Iterator[Finding]:
         yield Finding("personal must be true or false", "personal")
 
 
+def _lookup(report: Report) -> Iterator[Finding]:
+    lookup: object = report.lookup
+    if lookup is None:
+        return
+    if not isinstance(lookup, Lookup):
+        yield Finding('lookup must be Lookup("a list param", "a column of the result")', "lookup")
+        return
+    param = report.params.get(lookup.param)
+    if param is None or param.type != "list":
+        yield Finding(f"lookup names {lookup.param!r}, which is no param of the type list", "lookup")
+    if isinstance(report, Bundle):
+        yield Finding("lookup has no meaning for a Bundle: yield a file of what was not found", "lookup")
+    elif not isinstance(report, SqlReport) and lookup.column not in _names_of(report.columns):
+        yield Finding(f"lookup names {lookup.column!r}, which is none of the columns", "lookup")
+
+
 def _sql(report: SqlReport) -> Iterator[Finding]:
     for problem in unsafe(report.query):
         yield Finding(str(problem), line=problem.line)
@@ -129,14 +146,25 @@ def _sql(report: SqlReport) -> Iterator[Finding]:
 
 
 def _python(report: Report) -> Iterator[Finding]:
+    yield from _bundle(report) if isinstance(report, Bundle) else _one_file(report)
+    if report.partition_by is not None:
+        yield Finding("partition_by is for reports in SQL only", "partition_by")
+    yield from _misspelt(vars(type(report)))
+
+
+def _one_file(report: Report) -> Iterator[Finding]:
     if type(report).rows is Report.rows:
         yield Finding("the report has no rows(self, params, context)")
     columns = _sequence(report.columns)
     if not columns or not all(isinstance(column, Column) for column in columns):
         yield Finding('columns must be a tuple of Column, such as (Column("id"), Column("title"))', "columns")
-    if report.partition_by is not None:
-        yield Finding("partition_by is for reports in SQL only", "partition_by")
-    yield from _misspelt(vars(type(report)))
+
+
+def _bundle(report: Bundle) -> Iterator[Finding]:
+    if type(report).files is Bundle.files:
+        yield Finding("the report has no files(self, params, context)")
+    if report.columns is not None:
+        yield Finding("columns has no meaning for a Bundle: each File has its own", "columns")
 
 
 def _misspelt(body: Mapping[str, Any]) -> Iterator[Finding]:
@@ -146,6 +174,10 @@ def _misspelt(body: Mapping[str, Any]) -> Iterator[Finding]:
         near = get_close_matches(name, unset, n=1, cutoff=0.75)
         if near and not name.startswith("_") and not callable(value) and name not in Report.OPTIONS:
             yield Finding(f"{name} is no option of a report. Did you mean {near[0]}?", name)
+
+
+def _names_of(columns: object) -> list[str]:
+    return [column.name for column in _sequence(columns) if isinstance(column, Column)]
 
 
 def _sequence(value: object) -> tuple[Any, ...]:

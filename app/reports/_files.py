@@ -15,7 +15,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from app.params import Param, Params, did_you_mean
-from app.reports._base import Column, Report, SqlReport
+from app.reports._base import Column, Lookup, Report, SqlReport
 from app.reports._checks import Finding
 from app.reports._sql import BadSql, tokens
 
@@ -27,6 +27,8 @@ _AT_LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 # The key of a report in SQL is its file's name.
 _SQL_OPTIONS = tuple(option for option in Report.OPTIONS if option != "key")
 _PARAM_OPTIONS = tuple(name for name in Param.__dataclass_fields__ if name != "name")
+
+_LOOKUP = {"param": str, "column": str}
 
 # Says in which line an option, or one option of a param, is set.
 Lines = Callable[[Finding], int]
@@ -124,6 +126,11 @@ def _wrong_options(options: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             'columns must be a table: [columns], then lines such as title = "What it is"', "columns"
         )
+    lookup = options.get("lookup", {"param": "", "column": ""})
+    if not isinstance(lookup, dict) or {name: type(text) for name, text in lookup.items()} != _LOOKUP:
+        yield Finding(
+            'lookup must be { param = "a list param", column = "a column of the result" }', "lookup"
+        )
     params = options.get("params", {})
     if not isinstance(params, dict) or not all(isinstance(param, dict) for param in params.values()):
         yield Finding("params must be tables: [params.since], then its options", "params")
@@ -148,6 +155,8 @@ def _assign(report: SqlReport, options: dict[str, Any]) -> None:
     for option, value in options.items():
         setattr(report, option, _frozen(value))
     report.params = Params(Param(name, **given) for name, given in options.get("params", {}).items())
+    lookup = options.get("lookup")
+    report.lookup = lookup and Lookup(**lookup)
     columns = options.get("columns")
     report.columns = columns and tuple(Column(name, text) for name, text in columns.items())
 
