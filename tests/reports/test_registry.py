@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import NotFound
 from app.params import Choice
-from app.reports import Bundle, BrokenReports, Column, Registry, SqlReport
+from app.reports import BrokenReports, Bundle, Column, Registry, SqlReport
 
 GOOD_SQL = """\
 /*
