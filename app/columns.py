@@ -38,8 +38,7 @@ class _Nobody:
 def of(report: Report) -> tuple[Column, ...]:
     """The columns that may be chosen, as the source names them.
 
-    None if two are alike, if the source does not say, or if it would not keep the order of the rows. May ask
-    the source: hold no connection meanwhile.
+    None if two are alike, or if the source does not say. May ask the source: hold no connection meanwhile.
     """
     told = {column.name: column for column in report.columns or ()}
     names = _names(report) if isinstance(report, SqlReport) else tuple(told)
@@ -92,8 +91,7 @@ def _names(report: SqlReport) -> tuple[str, ...]:
     empty = statement(report, dict.fromkeys(report.params.names), _Nobody())
     try:
         with source(report, PATIENCE).reading() as reading:
-            nothing = f"SELECT * FROM ({empty.sql}\n) AS report WHERE 1 = 0"
-            fields = reading.fields(nothing, empty.values) if reading.wraps else ()
+            fields = reading.fields(reading.nothing(empty.sql), empty.values)
             names = tuple(field.name for field in fields)
     except WaybillError as error:
         log.info("The columns of %s are not known: %s", report.key, error)

@@ -51,8 +51,7 @@ class Reading(ABC):
 
     # Whether `copy` works: the database itself can write a result as COPY does.
     copies: ClassVar[bool] = False
-    # Whether a query in parentheses keeps the order of its rows, as MariaDB's does not: then its columns
-    # can be chosen.
+    # Whether a query in parentheses keeps the order of its rows, as MariaDB's does not.
     wraps: ClassVar[bool] = False
     snapshot_at: datetime
     # Rows handed out by the last `copy`, `batches` or `rows`, as the source counted them.
@@ -105,9 +104,13 @@ class Reading(ABC):
         raise NotImplementedError
 
     def only(self, sql: str, columns: Sequence[str]) -> str:
-        """The query with these of its columns, in this order, where `wraps` is true."""
+        """The query with these of its columns, in this order."""
         names = ", ".join(self.quoted(name).replace("%", "%%") for name in columns)
         return f"SELECT {names} FROM ({sql}\n) AS report"
+
+    def nothing(self, sql: str) -> str:
+        """The query without its rows: whoever asks for its fields waits for none."""
+        return f"SELECT * FROM ({sql}\n) AS report WHERE 1 = 0"
 
     def first(self, sql: str, count: int) -> str:
         """The query, telling the database if it can be told that only so many rows are wanted."""

@@ -61,10 +61,53 @@ class RowsResult(Result):
         self._blocks.close()
 
 
+class Chosen(str):
+    """A query of whose columns only some are wanted: picked here, as they come."""
+
+    columns: Sequence[str]
+
+    @classmethod
+    def of(cls, sql: str, columns: Sequence[str]) -> Chosen:
+        chosen = cls(sql)
+        chosen.columns = tuple(columns)
+        return chosen
+
+
+class _Picked(Result):
+    """Some columns of another result. Raises QueryFailed if one is not there."""
+
+    def __init__(self, whole: Result, columns: Sequence[str]) -> None:
+        self._whole = whole
+        places = {field.name: at for at, field in enumerate(whole.fields)}
+        missing = next((name for name in columns if name not in places), None)
+        if missing is not None:
+            whole.close()
+            raise QueryFailed(f"The result has no column {missing!r} any more. Choose the columns anew.")
+        self._places = [places[name] for name in columns]
+        self.fields = [whole.fields[place] for place in self._places]
+
+    def batches(self, fields: Sequence[Field]) -> Iterator[Batch]:
+        typed = list(self._whole.fields)
+        for place, field in zip(self._places, fields, strict=True):
+            typed[place] = field
+        for batch in self._whole.batches(typed):
+            columns = [batch.columns[place] for place in self._places]
+            strays = {
+                at: batch.strays[place] for at, place in enumerate(self._places) if place in batch.strays
+            }
+            yield Batch(columns, batch.rows, strays)
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        return (tuple(row[place] for place in self._places) for row in self._whole.rows())
+
+    def close(self) -> None:
+        self._whole.close()
+
+
 class Streamed(Reading):
     """A reading that has at most one query at work."""
 
-    _asked: tuple[str, Mapping[str, Any]] | None = None
+    _asked: tuple[str, Sequence[str], Mapping[str, Any]] | None = None
     _result: Result | None = None
 
     @abstractmethod
@@ -105,21 +148,25 @@ class Streamed(Reading):
     def fields(self, sql: str, values: Mapping[str, Any]) -> Sequence[Field]:
         with self._translated():
             result = self._taken(sql, values)
-            self._asked, self._result = (sql, values), result
+            self._asked, self._result = (sql, _columns(sql), values), result
             return result.fields
 
     def estimate(self, sql: str, values: Mapping[str, Any]) -> int | None:
         return None
+
+    def only(self, sql: str, columns: Sequence[str]) -> str:
+        return super().only(sql, columns) if self.wraps else Chosen.of(sql, columns)
 
     def _taken(self, sql: str, values: Mapping[str, Any]) -> Result:
         """The result that was begun for this query, or a new one; it is the caller's to close."""
         asked, result = self._asked, self._result
         self._asked = self._result = None
         if result is not None:
-            if asked == (sql, values):
+            if asked == (sql, _columns(sql), values):
                 return result
             result.close()
-        return self._open(sql, values)
+        whole = self._open(sql, values)
+        return _Picked(whole, sql.columns) if isinstance(sql, Chosen) else whole
 
     def _forget(self) -> None:
         """Close what was begun and never taken."""
@@ -156,6 +203,10 @@ class Limit:
             f"The source {self._source!r} was too slow: the limit is {self._limit.total_seconds():.0f} s. "
             "Ask for less, or ask the operator for a higher limit."
         )
+
+
+def _columns(sql: str) -> Sequence[str]:
+    return sql.columns if isinstance(sql, Chosen) else ()
 
 
 def _fields(names: Sequence[str], rows: Rows) -> Sequence[Field]:

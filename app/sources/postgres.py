@@ -263,6 +263,11 @@ class PostgresReading(Reading):
                 return SourceDown(
                     f"The connection to the source {self._source!r} was cut ({_first_line(error)})."
                 )
+            case errors.InvalidParameterValue() if "time zone" in str(error):
+                return QueryFailed(
+                    f"The source {self._source!r} lacks a time zone: {_first_line(error)}. Choose another "
+                    "one of the same clock; its operator may bring its tables of time zones up to date."
+                )
             case errors.ReadOnlySqlTransaction():
                 return QueryFailed("The report's query tries to write; reports only read.")
             case _:

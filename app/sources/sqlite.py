@@ -105,6 +105,10 @@ class SqliteReading(Streamed):
         self.strange: set[str] = set()
         conn.set_progress_handler(lambda: self._limit.over, STEPS)
 
+    def quoted(self, name: str) -> str:
+        # SQLite takes a name in double quotes for a text if there is no such column.
+        return "`" + name.replace("`", "``") + "`"
+
     def break_off(self) -> None:
         self._limit.broken_off = True
         self._conn.interrupt()
