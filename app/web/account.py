@@ -1,4 +1,4 @@
-"""One's own account: who one is, API tokens, browsers that are signed in."""
+"""One's own account: who one is, the time zone, API tokens, browsers that are signed in."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from flask import flash, redirect, render_template, request, url_for
 from flask_security import auth_required
 from werkzeug.wrappers import Response
 
+from app import zones
 from app.errors import Conflict, NotFound
 from app.extensions import db
 from app.models.session import SignIn
 from app.models.token import ApiToken
+from app.models.user import User
+from app.settings import current
 from app.web.auth import sign_in_id
 from app.web.people import me
 
@@ -59,6 +62,17 @@ def init_app(app: APIFlask) -> None:
 @auth_required("session")
 def show() -> str:
     return _page()
+
+
+@account.post("/time-zone")
+@auth_required("session")
+def choose_time_zone() -> Response:
+    """An empty choice is the installation's zone, whatever that will be."""
+    user, name = me(), request.form.get("time_zone", "")
+    user.time_zone = zones.check(name) if name else None
+    db.session.commit()
+    flash(f"Days and times are those of {user.zone} from now on.", "success")
+    return redirect(url_for("account.show"), 303)
 
 
 @account.post("/tokens")
@@ -112,7 +126,17 @@ def _page(*, made: ApiToken | None = None, secret: str = "", name: str = "", err
         name=name,
         error=error,
         name_limit=NAME_LIMIT,
+        zones=zones.by_area(),
+        other_zones=_other_zones(me()),
+        usual_zone=current().time_zone,
     )
+
+
+def _other_zones(user: User) -> list[str]:
+    """UTC, and an old name that somebody's browser gave."""
+    mine = user.time_zone
+    listed = any(mine in names for names in zones.by_area().values())
+    return ["UTC"] if mine in (None, "UTC") or listed else ["UTC", mine]
 
 
 def browser(user_agent: str) -> str:

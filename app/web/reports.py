@@ -239,7 +239,7 @@ class Form:
     def idempotency_key(self) -> str:
         """The same form sent twice is one export; changed after going back, it is another."""
         sent = (self.posted or MultiDict()).get("nonce", self.nonce)
-        how = [self.format, self.dialect, self.compression, self.columns, self.fresh]
+        how = [self.format, self.dialect, self.compression, self.columns, self.fresh, me().zone]
         asked = [sent, self.report.key, self.raw, how]
         return f"form-{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()}"
 

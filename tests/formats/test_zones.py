@@ -71,7 +71,7 @@ def test_all_ways_give_the_same_bytes(copied: Callable[..., bytes], zone: str) -
 @pytest.mark.parametrize("make", [by_columns, by_rows])
 def test_a_workbook_shows_the_same_clock(make: Callable[..., bytes], zone: str) -> None:
     book = CalamineWorkbook.from_filelike(io.BytesIO(make("xlsx", "standard", zone, MOMENTS)))
-    found = [row[0] for row in book.get_sheet_by_index(0).to_python()[1:]]
+    found: list[Any] = [row[0] for row in book.get_sheet_by_index(0).to_python()[1:]]
     wanted = [on_the_wall(at, zone).replace(microsecond=999_000) for at in MOMENTS]
     assert len(found) == len(wanted)
     assert all(abs(a - b) <= timedelta(milliseconds=1) for a, b in zip(found, wanted, strict=True))

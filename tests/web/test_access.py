@@ -90,6 +90,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/account"): SIGNED_IN,
     ("POST", "/account/tokens"): Rule(PEOPLE, form={"name": "ledger"}),
     ("POST", "/account/sign-outs"): SIGNED_IN,
+    ("POST", "/account/time-zone"): Rule(PEOPLE, form={"time_zone": "Europe/Berlin"}),
     ("GET", "/change-password"): SIGNED_IN,
     ("POST", "/change-password"): SIGNED_IN,
     ("GET", "/api/v1/reports"): SIGNED_IN,
