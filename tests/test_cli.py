@@ -478,7 +478,7 @@ def test_the_clock_stops_when_told(app, environ, number):
     with process(environ, "clock") as clock:
         _until_no_workers(app)
         clock.send_signal(number)
-        _, told = clock.communicate(timeout=8)
+        _, told = clock.communicate(timeout=60)
     assert clock.returncode == 0
     assert "[INFO] app.sweep: Swept. old rows: 1" in told
 
@@ -495,7 +495,7 @@ def _until_no_workers(app):
 
 def test_in_a_process_of_its_own_a_failure_has_no_traceback(app, environ):
     with process(environ, "tokens", "create", "nobody@example.org") as failing:
-        _, told = failing.communicate(timeout=30)
+        _, told = failing.communicate(timeout=60)
     assert failing.returncode == 1
     assert told.startswith("Error: There is no account for nobody@example.org.")
     assert "Traceback" not in told
@@ -505,7 +505,7 @@ def test_what_keeps_waybill_from_starting_is_told_in_a_sentence(environ, tmp_pat
     (tmp_path / "bad.sql").write_text('/*\ntitle = "Bad"\n*/\nSELECT 1; SELECT 2\n')
     production = {"ENVIRONMENT": "production", "REPORTS_PATH": str(tmp_path)}
     with process(environ | production, "reports", "check") as failing:
-        _, told = failing.communicate(timeout=30)
+        _, told = failing.communicate(timeout=60)
     assert failing.returncode == 3
     assert told.startswith("Waybill cannot start. These reports must be mended:")
     assert f"{tmp_path}/bad.sql:4: there is more than one statement" in told
@@ -514,7 +514,7 @@ def test_what_keeps_waybill_from_starting_is_told_in_a_sentence(environ, tmp_pat
 
 def test_a_database_that_is_down_is_told_in_a_sentence(environ):
     with process(environ | {"DATABASE_URL": "postgresql://127.0.0.1:1/none"}, "tokens", "list") as failing:
-        _, told = failing.communicate(timeout=30)
+        _, told = failing.communicate(timeout=60)
     assert failing.returncode == 1
     assert "Error: The database does not answer" in told
     assert "Traceback" not in told
@@ -535,11 +535,11 @@ def test_beside_the_running_processes(stack, tmp_path):
     assert lines[-1].endswith("SHA-256 checked)")
     token = flask("tokens", "create", "cli@example.org")
     request = Request(f"{stack.base_url}/api/v1/jobs", headers={"Authorization": f"Bearer {token}"})
-    with urlopen(request, timeout=10) as answer:
+    with urlopen(request, timeout=30) as answer:
         [job] = json.load(answer)["items"]
     [path, receipt] = sorted(tmp_path.iterdir())
     assert hashlib.sha256(path.read_bytes()).hexdigest() == job["artifact"]["sha256"]
-    with urlopen(job["artifact"]["receipt_url"], timeout=10) as answer:
+    with urlopen(job["artifact"]["receipt_url"], timeout=30) as answer:
         assert answer.read() == receipt.read_bytes()
     assert flask("exports", "verify", str(path)).startswith(f"{path} is whole: ")
 

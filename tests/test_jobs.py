@@ -19,6 +19,7 @@ from app.extensions import db, redis_client
 from app.models import Event, Job, User, Worker
 from app.models import job as transitions
 from app.models.job import CANCELLED, FAILED, FINAL, QUEUED, RUNNING, STATUSES, SUCCEEDED, Claim
+from tests.waiting import PATIENCE, until
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +106,7 @@ def test_a_lease_is_renewed_while_it_is_held(
     assert lease is not None
     first = _expiry(job_id)
     with lease:
-        assert _until(lambda: _expiry(job_id) > first)
+        until(lambda: _expiry(job_id) > first)
     still = _expiry(job_id)
     threading.Event().wait(0.4)
     assert _expiry(job_id) == still
@@ -122,7 +123,7 @@ def test_an_attempt_hears_that_the_job_is_anothers(
     with lease, lease.breaking_off(broken_off.set):
         db.session.execute(update(Job).values(attempt=2))
         db.session.commit()
-        assert broken_off.wait(10)
+        assert broken_off.wait(PATIENCE)
         with pytest.raises(LeaseLost):
             lease.progress(1)
         with pytest.raises(LeaseLost):
@@ -145,11 +146,11 @@ def test_an_attempt_that_cannot_renew_stops_before_another_begins(
     def away(*_: Any) -> Any:
         raise OperationalError("UPDATE", {}, Exception("the database is away"))
 
-    monkeypatch.setattr(transitions, "renew", away)
     broken_off = threading.Event()
     with lease, lease.breaking_off(broken_off.set):
         lease.check()
-        assert broken_off.wait(10)
+        monkeypatch.setattr(transitions, "renew", away)
+        assert broken_off.wait(PATIENCE)
         with pytest.raises(LeaseLost):
             lease.check()
 
@@ -384,10 +385,6 @@ def _expiry(job_id: UUID) -> Any:
     return db.session.scalar(select(Job.lease_expires_at).where(Job.id == job_id))
 
 
-def _until(true: Callable[[], bool]) -> bool:
-    return any(true() or threading.Event().wait(0.1) for _ in range(100))
-
-
 # --- whose turn it is -------------------------------------------------------------------------------------
 
 
@@ -453,7 +450,7 @@ def test_a_job_that_is_locked_for_a_moment_is_waited_for(queued: Callable[..., U
         thread.start()
         thread.join(0.5)
         assert thread.is_alive()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert claimed == [job_id]
 
 

@@ -13,25 +13,27 @@ from sqlalchemy import func, select, text
 from app import create_app, dispatch, jobs
 from app.extensions import db
 from app.models import Job, User
-from app.models.job import FINAL, QUEUED, RUNNING, SUCCEEDED
+from app.models.job import CANCELLED, FINAL, QUEUED, RUNNING, SUCCEEDED
+from tests.waiting import until
+
+pytestmark = pytest.mark.timeout(300)
 
 MEMBER, ADMIN = "member@demo.waybill.test", "admin@demo.waybill.test"
-LONG = {"rows": 5000, "batches": 100, "pause": "0.5"}
+LONG = {"rows": 5000, "batches": 100, "pause": "3"}  # five minutes: none ends while we look
 THREADS = 4
-PATIENCE = 60.0
 
 
 @pytest.fixture
 def context(stack: Any) -> Iterator[None]:
     app = create_app(stack.settings)
     with app.app_context():
-        db.session.execute(text("TRUNCATE jobs CASCADE"))
+        db.session.execute(text("DELETE FROM jobs"))  # TRUNCATE may deadlock with those who read
         db.session.commit()
         yield
         db.session.rollback()
         for job in db.session.scalars(select(Job).where(Job.status.not_in(FINAL))).all():
             jobs.cancel(job)
-        _until(lambda: not _count(RUNNING))
+        until(lambda: not _count(RUNNING))
         db.session.remove()
         db.engine.dispose()
 
@@ -50,7 +52,7 @@ def crowd(context: None) -> Callable[[int], list[UUID]]:
         crowded = [first.id, *(job.id for job in others)]
         for job_id in crowded[1:]:
             dispatch.send(job_id)
-        _until(lambda: _count(RUNNING) == THREADS - 1)
+        until(lambda: _count(RUNNING) == THREADS - 1)
         return crowded
 
     return crowd
@@ -58,13 +60,11 @@ def crowd(context: None) -> Callable[[int], list[UUID]]:
 
 @pytest.mark.slow
 def test_behind_a_hundred_large_jobs_of_another_nobody_waits(crowd: Callable[[int], list[UUID]]) -> None:
-    crowd(100)
-    asked = time.monotonic()
+    crowded = crowd(100)
     small = jobs.request_export(_person(ADMIN), "late_invoices", {}, fresh=True).id
     assert _job(small).size == "small"
-    _until(lambda: _job(small).started_at is not None)
-    assert time.monotonic() - asked < 2
-    _until(lambda: _job(small).status == SUCCEEDED)
+    until(lambda: _job(small).status == SUCCEEDED)
+    assert _ended(crowded) == 0
 
     # A large one takes the next place that gets free, before the 97 that were there first.
     large = jobs.request_export(_person(ADMIN), "slow_tasks", LONG, fresh=True).id
@@ -74,26 +74,24 @@ def test_behind_a_hundred_large_jobs_of_another_nobody_waits(crowd: Callable[[in
     ended = db.session.scalars(select(Job).where(Job.status == RUNNING)).first()
     assert ended is not None
     ended_id = jobs.cancel(ended).id
-    _until(lambda: _job(large).started_at is not None)
-    started, freed = _job(large).started_at, _job(ended_id).finished_at
-    assert started is not None
-    assert freed is not None
-    assert (started - freed).total_seconds() < 2
+    until(lambda: _job(large).started_at is not None)
+    assert _job(ended_id).status == CANCELLED
+    assert (_ended(crowded), _started(crowded)) == (1, THREADS - 1)
 
 
 @pytest.mark.slow
 def test_a_job_that_no_message_tells_of_is_found(context: None) -> None:
     """Its message lies in the memory of a worker that is busy, or is gone."""
     first = jobs.request_export(_person(ADMIN), "late_invoices", {}, fresh=True)
-    _until(lambda: _job(first.id).status == SUCCEEDED)
+    until(lambda: _job(first.id).status == SUCCEEDED)
     copied = ("kind", "definition", "title", "owner_id", "params", "queue", "size")
     untold = Job(**{name: getattr(first, name) for name in copied})
     untold.dispatched_at = jobs.database_now()
     db.session.add(untold)
     db.session.commit()
-    untold_id, made = untold.id, time.monotonic()
-    _until(lambda: _job(untold_id).status == SUCCEEDED)
-    assert time.monotonic() - made < 6
+    untold_id, dispatched = untold.id, untold.dispatched_at
+    until(lambda: _job(untold_id).status == SUCCEEDED)
+    assert _job(untold_id).dispatched_at == dispatched, "it was found, not sent again"
 
 
 def _person(email: str) -> User:
@@ -110,9 +108,13 @@ def _count(status: str) -> int:
     return db.session.scalar(select(func.count()).where(Job.status == status)) or 0
 
 
-def _until(done: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not done():
-        if time.monotonic() > until:
-            raise AssertionError(f"It did not happen within {PATIENCE} s.")
-        time.sleep(0.05)
+def _started(job_ids: list[UUID]) -> int:
+    db.session.rollback()
+    return (
+        db.session.scalar(select(func.count()).where(Job.id.in_(job_ids), Job.started_at.is_not(None))) or 0
+    )
+
+
+def _ended(job_ids: list[UUID]) -> int:
+    db.session.rollback()
+    return db.session.scalar(select(func.count()).where(Job.id.in_(job_ids), Job.status.in_(FINAL))) or 0

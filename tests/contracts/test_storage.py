@@ -37,6 +37,7 @@ from app.errors import (
     WaybillError,
 )
 from app.storage import Storage, Writer, artifact_key, disposition, open_storage
+from tests.waiting import until
 
 MIB = 1024 * 1024
 BUCKET = "waybill"
@@ -88,13 +89,6 @@ def content(storage: Storage, key: str = KEY, start: int = 0, end: int | None = 
 
 def keys(storage: Storage, prefix: str = "", older_than: timedelta = AT_ONCE) -> list[str]:
     return sorted(stat.key for stat in storage.list(prefix, older_than))
-
-
-def eventually(true: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "It did not come true in time."
-        time.sleep(0.05)
 
 
 # --- writing ----------------------------------------------------------------------------------------------
@@ -290,7 +284,7 @@ def test_what_is_missing_is_said_to_be(storage: Storage) -> None:
 
 def test_a_stat_tells_when(storage: Storage) -> None:
     put(storage)
-    assert abs(storage.stat(KEY).modified - datetime.now(UTC)) < timedelta(seconds=10)
+    assert abs(storage.stat(KEY).modified - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 # --- keeping house ----------------------------------------------------------------------------------------
@@ -321,7 +315,7 @@ def test_list(storage: Storage) -> None:
 def test_abandoned_uploads_are_found_and_cleaned(storage: Storage) -> None:
     dead = writer(storage)
     dead.write(bytes(17 * MIB))
-    eventually(lambda: storage.abandoned(AT_ONCE))
+    until(lambda: storage.abandoned(AT_ONCE))
     assert storage.abandoned(timedelta(hours=1)) == []
     assert storage.clean(timedelta(hours=1)) == 0
     assert storage.clean(AT_ONCE) == 1
@@ -335,10 +329,10 @@ def test_abandoned_uploads_are_found_and_cleaned(storage: Storage) -> None:
 def test_a_long_upload_is_not_abandoned_while_it_goes_on(storage: Storage) -> None:
     with writer(storage) as slow:
         slow.write(bytes(9 * MIB))
-        time.sleep(3)
+        time.sleep(6)
         slow.write(bytes(9 * MIB))
-        eventually(lambda: storage.abandoned(timedelta(seconds=2)) == [], 1)
-        assert storage.clean(timedelta(seconds=2)) == 0
+        until(lambda: storage.abandoned(timedelta(seconds=5)) == [], 1)
+        assert storage.clean(timedelta(seconds=5)) == 0
         slow.commit()
     assert storage.stat(KEY).bytes == 18 * MIB
 
@@ -455,7 +449,7 @@ def test_a_server_that_goes_away_in_the_middle(session_directory: Path) -> None:
         put(storage, "there", os.urandom(20 * MIB))
         with writer(storage) as open_writer:
             open_writer.write(bytes(9 * MIB))
-            eventually(lambda: storage.abandoned(AT_ONCE))
+            until(lambda: storage.abandoned(AT_ONCE))
             blocks = storage.open("there")
             next(blocks)
             server.kill()

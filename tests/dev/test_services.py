@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from app.dev.seaweedfs import SeaweedFS
 from app.dev.smtp import Smtp
 from app.dev.valkey import Valkey
 from app.settings import ROOT
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -80,8 +80,7 @@ def test_valkey_keeps_what_was_written_over_a_kill(valkey: Valkey) -> None:
     valkey.start()
     with redis.Redis.from_url(valkey.url) as client:
         client.set("kept", "yes")
-        client.wait(0, 0)
-        time.sleep(1.1)  # its append-only file is flushed once a second
+        assert client.execute_command("WAITAOF", 1, 0, 30_000) == [1, 0]  # its append-only file has it
     valkey.kill()
     valkey.start()
     with redis.Redis.from_url(valkey.url) as client:
@@ -141,10 +140,7 @@ def test_services_die_with_a_parent_that_is_killed(session_directory: Path) -> N
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(pids) == 3
         parent.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while any(_lives(pid) for pid in pids):
-        assert time.monotonic() < deadline, f"still alive: {[pid for pid in pids if _lives(pid)]}"
-        time.sleep(0.05)
+    until(lambda: not any(_lives(pid) for pid in pids))
 
 
 def test_two_mail_catchers_do_not_mind_each_other(tmp_path: Path) -> None:

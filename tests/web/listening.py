@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
+
+from tests.waiting import PATIENCE
 
 
 @dataclass
@@ -34,7 +38,7 @@ class Listener:
 
     def __enter__(self) -> Self:
         parts = urlsplit(self.url)
-        self.connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+        self.connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE)
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         self.connection.request("GET", target, headers={"Accept": "text/event-stream", **self.headers})
         self.response = self.connection.getresponse()
@@ -45,20 +49,21 @@ class Listener:
 
     def __exit__(self, *_: object) -> None:
         if self.ended is None and self.connection.sock is not None:
-            self.connection.sock.shutdown(2)
-        self._thread.join(10)
+            with suppress(OSError):  # it ended this moment
+                self.connection.sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join(PATIENCE)
         self.response.close()
         self.connection.close()
 
-    def wait(self, condition: Callable[[Self], object], seconds: float = 10.0) -> Self:
+    def wait(self, condition: Callable[[Self], object], seconds: float = PATIENCE) -> Self:
         deadline = time.monotonic() + seconds
         while not condition(self):
             assert time.monotonic() < deadline, f"in vain; ended: {self.ended}, events: {self.events[-5:]}"
             time.sleep(0.01)
         return self
 
-    def wait_end(self, seconds: float = 10.0) -> Self:
-        return self.wait(lambda self: self.ended is not None, seconds)
+    def wait_end(self) -> Self:
+        return self.wait(lambda self: self.ended is not None)
 
     @property
     def numbers(self) -> list[int]:

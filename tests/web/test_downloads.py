@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,6 +29,7 @@ from app.dev.seaweedfs import SeaweedFS
 from app.extensions import db
 from app.models import Artifact, Download, Job
 from app.storage import Storage, artifact_key
+from tests.waiting import PATIENCE, until
 
 CONTENT = b"id,title\r\n" + b"".join(b"%d,row %d\r\n" % (n, n) for n in range(1, 1001))
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -586,7 +586,7 @@ def test_s3_down(
 
 def ask(url: str, headers: dict[str, str] | None = None) -> tuple[int, Any, bytes]:
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE)
     connection.request("GET", f"{parts.path}?{parts.query}", headers=headers or {})
     answer = connection.getresponse()
     found = answer.status, answer.headers, answer.read()
@@ -603,7 +603,7 @@ class Web:
     pid: int
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
     def worker(self) -> psutil.Process:
         (worker,) = psutil.Process(self.pid).children()
@@ -623,7 +623,7 @@ def session_web(
     )
     child.start()
     try:
-        child.wait_until(lambda: healthy(port), 30)
+        child.wait_until(lambda: healthy(port), PATIENCE)
         yield Web(port, child.pid)
     finally:
         child.stop()
@@ -668,25 +668,30 @@ def test_large_files_take_little_memory_and_let_others_through(app: APIFlask, we
     healthy(web.port)
     before = web.worker().memory_info().rss
     sizes: list[int] = []
-    threads = [threading.Thread(target=lambda: sizes.append(read_all(web, large.path))) for _ in range(3)]
+    amid, go_on = threading.Barrier(4), threading.Event()
+
+    def read() -> None:
+        sizes.append(read_all(web, large.path, lambda: (amid.wait(PATIENCE), go_on.wait(PATIENCE))))
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
     for thread in threads:
         thread.start()
-    waits = []
+    amid.wait(PATIENCE)  # all three are at it, and the server waits for them to read on
+    assert all(healthy(web.port) for _ in range(10))
+    go_on.set()
     while any(thread.is_alive() for thread in threads):
-        began = time.monotonic()
         assert healthy(web.port)
-        waits.append(time.monotonic() - began)
-        time.sleep(0.02)
     assert sizes == [150 * MIB] * 3
-    assert max(waits) < 1
     assert web.worker().memory_info().rss - before < 30 * MIB
 
 
-def read_all(web: Web, path: str) -> int:
+def read_all(web: Web, path: str, amid: Callable[[], object]) -> int:
+    """How many bytes came; `amid` is called after the first of them."""
     connection = web.connect()
     connection.request("GET", path)
     answer = connection.getresponse()
-    size = 0
+    size = len(answer.read(MIB))
+    amid()
     while block := answer.read(MIB):
         size += len(block)
     connection.close()
@@ -695,14 +700,11 @@ def read_all(web: Web, path: str) -> int:
 
 def test_a_client_that_hangs_up_leaves_no_open_file(app: APIFlask, web: Web, member: Any) -> None:
     large = publish(app, member, bytes(50 * MIB))
-    with socket.create_connection(("127.0.0.1", web.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", web.port), timeout=PATIENCE) as client:
         client.sendall(f"GET {large.path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert client.recv(1000).startswith(b"HTTP/1.1 200")
         assert any(file.path.endswith(large.key) for file in web.worker().open_files())
-    deadline = time.monotonic() + 10
-    while any(file.path.endswith(large.key) for file in web.worker().open_files()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not any(file.path.endswith(large.key) for file in web.worker().open_files()))
 
 
 # --- the receipt ------------------------------------------------------------------------------------------

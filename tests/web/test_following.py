@@ -12,6 +12,7 @@ from apiflask import APIFlask
 
 from app import events
 from tests.conftest import Auth, Services
+from tests.waiting import PATIENCE
 from tests.web.test_stream import Web, finish, make_job
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def tab(browser: Browser, web: Web, auth: Auth, member: Any) -> Iterator[Page]:
     context.close()
 
 
-def shows(tab: Page, numbers: list[int], seconds: float = 15.0) -> None:
+def shows(tab: Page, numbers: list[int], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while (found := tab.evaluate(NUMBERS)) != numbers:
         assert time.monotonic() < deadline, f"the page shows {found}"
@@ -53,8 +54,8 @@ def shows(tab: Page, numbers: list[int], seconds: float = 15.0) -> None:
 
 
 def ends(tab: Page, job_id: UUID) -> None:
-    tab.wait_for_selector('[data-connection="ended"]', state="attached", timeout=15_000)
-    tab.wait_for_selector('[data-job][data-status="succeeded"]', timeout=15_000)
+    tab.wait_for_selector('[data-connection="ended"]', state="attached")
+    tab.wait_for_selector('[data-job][data-status="succeeded"]')
 
 
 def test_live(tab: Page, member: Any) -> None:
@@ -62,7 +63,7 @@ def test_live(tab: Page, member: Any) -> None:
     tab.goto(f"/jobs/{job_id}")
     tab.wait_for_selector('[data-connection="open"]', state="attached")
     events.append(job_id, member.id, "live")
-    shows(tab, [1, 2, 3], seconds=2)
+    shows(tab, [1, 2, 3])
     finish(job_id)
     ends(tab, job_id)
     shows(tab, [1, 2, 3, 4, 5])
