@@ -32,6 +32,11 @@ class Dialect:
     dates: str = "iso"
     # Texts that mean NULL when they stand without quotes, beside the empty one.
     nulls: tuple[str, ...] = ()
+    # Where clocks showed the moments that are written without an offset: an IANA name.
+    zone: str = "UTC"
+    # Whether an apostrophe is no part of the text where it keeps a spreadsheet from guessing, as in '0012.
+    # Waybill's own `spreadsheet` files have such.
+    apostrophes: bool = False
 
     @classmethod
     def of(cls, raw: dict[str, Any]) -> Self:
