@@ -75,6 +75,43 @@ class TooMany(WaybillError):
         self.retry_after = retry_after
 
 
+class WrongOffset(Conflict):
+    """An upload's next byte is another one than the sender thinks: `offset`, from 0."""
+
+    code = "wrong_offset"
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+class DigestMismatch(InvalidRequest):
+    """The bytes that arrived are not those whose digest was told; none of them was kept."""
+
+    code = "digest_mismatch"
+
+
+class UploadTooLarge(InvalidRequest):
+    """A file is larger than uploads may be."""
+
+    code = "upload_too_large"
+    status = 413
+
+
+class UploadGone(WaybillError):
+    """The bytes of an upload were removed: it expired, was refused, or its owner took it away."""
+
+    code = "upload_gone"
+    status = 410
+
+
+class BadFile(InvalidRequest):
+    """A file's content is nothing that can be imported."""
+
+    code = "bad_file"
+    status = 422
+
+
 class SourceDown(WaybillError):
     """A source does not answer, or its connection was cut."""
 

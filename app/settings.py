@@ -64,6 +64,8 @@ class Settings:
     part_rows: int = number("Rows of one part, about, of an export that can be cut.", 250_000)
     statement_timeout_seconds: int = number("Longest query of a report.", 3600)
     user_running_limit: int = number("Queued and running jobs of one person at a time.", 20)
+    upload_limit_bytes: int = number("The largest file that may be uploaded, in bytes.", 5 * 1024**3)
+    user_upload_limit: int = number("Unfinished uploads of one person at a time.", 10)
     request_rate: str = setting("API requests per token or session.", "600 per minute")
     sign_in_rate: str = setting("Sign-in attempts per address.", "10 per minute")
     trusted_proxies: int = number("Reverse proxies before the web process that set X-Forwarded-*.", 0)

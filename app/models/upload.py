@@ -16,7 +16,10 @@ RECEIVING, COMPLETE, REFUSED = "receiving", "complete", "refused"
 
 
 class Upload(db.Model):  # type: ignore[misc, name-defined]
-    """Block `n` (from 1) lies at `uploads/<id>/<n>` and has `sizes[n - 1]` bytes."""
+    """Its block `n` (from 0) lies at `uploads/<id>/<names[n]>` and has `sizes[n]` bytes.
+
+    Each sender gives its blocks names of their own, so that two at once overwrite nothing of each other.
+    """
 
     __tablename__ = "uploads"
     __table_args__ = (
@@ -30,11 +33,12 @@ class Upload(db.Model):  # type: ignore[misc, name-defined]
     status: Mapped[str] = mapped_column(String(10), default=RECEIVING)
     # Why it was refused: fit to show its owner.
     refusal: Mapped[str | None] = mapped_column(Text)
+    names: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list)
     sizes: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), default=list)
     # What its sender said of it before, if anything.
     declared_bytes: Mapped[int | None] = mapped_column(BigInteger)
     declared_sha256: Mapped[str | None] = mapped_column(String(64))
-    # Of the whole, once it was read through.
+    # Of all its bytes, where they came in one go or were read through since.
     sha256: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.clock_timestamp()

@@ -90,6 +90,7 @@ def upgrade():
         sa.Column("filename", sa.String(length=255), nullable=False),
         sa.Column("status", sa.String(length=10), nullable=False),
         sa.Column("refusal", sa.Text(), nullable=True),
+        sa.Column("names", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.Column("sizes", postgresql.ARRAY(sa.BigInteger()), nullable=False),
         sa.Column("declared_bytes", sa.BigInteger(), nullable=True),
         sa.Column("declared_sha256", sa.String(length=64), nullable=True),
