@@ -14,7 +14,7 @@ from sqlalchemy import Select, delete, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from app import columns as choices
-from app import dispatch, events, formats, links, preflight, settings, sharing, zones
+from app import dispatch, events, formats, links, lists, preflight, settings, sharing, zones
 from app.errors import Conflict, InvalidRequest, NotFound, TooMany
 from app.extensions import db
 from app.formats import Format
@@ -64,15 +64,16 @@ def request_export(
     another request).
     """
     report = report_for(user, key)
-    asked = _fingerprint(report.key, raw_params, format, dialect, compression, columns, time_zone, fresh)
-    if idempotency_key and (earlier := _earlier(user, idempotency_key, asked)):
-        return earlier
+    asked = fingerprint(report.key, raw_params, format, dialect, compression, columns, time_zone, fresh)
+    if idempotency_key and (known := earlier(user, idempotency_key, asked)):
+        return known
     found, dialect = formats.find(format, dialect)
     compression = _compression(report, found, compression)
     zone = user.zone if time_zone is None else zones.check(time_zone)
-    params = report.params.validate(raw_params, now=database_now(), tz=zones.zone(zone))
+    given = report.params.validate(raw_params, now=database_now(), tz=zones.zone(zone))
+    db.session.rollback()  # no connection is held while the storage or the source is asked
+    params = lists.put_away(report.params, given)
     if columns is not None:
-        db.session.rollback()  # no connection is held while the source is asked
         columns = choices.choose(report, columns)
     job = Job(
         kind="export",
@@ -93,17 +94,17 @@ def request_export(
     leader = None if fresh else _leader(report, job)
     if leader is None:
         # While the source is asked, we hold neither a lock nor a connection.
-        query = preflight.query(report, params, user)
+        query = preflight.query(report, given, user)
         db.session.rollback()
         job.size = preflight.size(report, query)
         leader = None if fresh else _leader(report, job)
     try:
-        return _commit_and_send(user, job, leader)
+        return commit_and_send(user, job, leader)
     except IntegrityError:
         # The same key arrived twice at once, and the other one was first.
         db.session.rollback()
-        if idempotency_key and (earlier := _earlier(user, idempotency_key, asked)):
-            return earlier
+        if idempotency_key and (known := earlier(user, idempotency_key, asked)):
+            return known
         raise
 
 
@@ -142,7 +143,7 @@ def again(user: User, job: Job) -> Job:
     )
     new = Job(owner_id=user.id, parent_id=job.id, **{name: getattr(job, name) for name in copied})
     new.size, new.sameness = job.size, sharing.sameness(report, new)
-    return _commit_and_send(user, new)
+    return commit_and_send(user, new)
 
 
 def find(user: User, job_id: UUID) -> Job:
@@ -199,7 +200,7 @@ def cancel(job: Job) -> Job:
         db.session.rollback()
         raise Conflict(f"This job is {job.status} already; there is nothing to cancel.")
     text = "Cancelled before it began." if withdrawn else "Cancelling was asked for."
-    _say(job, text, CANCELLED if withdrawn else None)
+    say(job, text, CANCELLED if withdrawn else None)
     if withdrawn:
         sharing.settle(job.id)
     return job
@@ -213,7 +214,7 @@ def retry(job: Job) -> Job:
     if not transitions.reopen(conn, job.id):
         db.session.rollback()
         raise Conflict(f"This job is {job.status}; only a failed or cancelled one can be tried again.")
-    _say(job, "Put back on the queue.", QUEUED)
+    say(job, "Put back on the queue.", QUEUED)
     dispatch.send(job.id)
     return job
 
@@ -324,15 +325,15 @@ def _leader(report: Report, job: Job) -> Leader | None:
     return sharing.find_leader(db.session.connection(), job.sameness, report.freshness)
 
 
-def _commit_and_send(user: User, job: Job, leader: Leader | None = None) -> Job:
+def commit_and_send(user: User, job: Job, leader: Leader | None = None) -> Job:
     if leader and leader.sharing == sharing.REUSED:
         return _hand_over(user, job, leader)
-    _check_limit(user)
+    check_limit(user)
     if leader:
         job.follows_id, job.sharing = leader.job_id, leader.sharing
     db.session.add(job)
     db.session.flush()
-    _say(job, _asked_by(user, job), QUEUED)
+    say(job, _asked_by(user, job), QUEUED)
     if leader:
         text = "The same export is under way already: this one waits for its file."
         events.append(job.id, job.owner_id, text)
@@ -357,7 +358,7 @@ def _hand_over(user: User, job: Job, leader: Leader) -> Job:
         # It expired within this second.
         db.session.rollback()
         job.follows_id = job.sharing = None
-        return _commit_and_send(user, job)
+        return commit_and_send(user, job)
     db.session.commit()
     return job
 
@@ -366,7 +367,7 @@ def _asked_by(user: User, job: Job) -> str:
     return f"{job.title}: asked for by {user.email}."
 
 
-def _say(job: Job, text: str, status: str | None) -> None:
+def say(job: Job, text: str, status: str | None) -> None:
     """Write a line in the session's transaction, commit, and only then tell the watchers."""
     line = events.write(db.session.connection(), job.id, text)
     db.session.commit()
@@ -386,7 +387,7 @@ def _flag_cancel(job_id: UUID) -> bool:
     return flagged is not None
 
 
-def _check_limit(user: User) -> None:
+def check_limit(user: User) -> None:
     limit = settings.current().user_running_limit
     unfinished = db.session.scalar(
         select(func.count()).where(Job.owner_id == user.id, Job.status.not_in(FINAL))
@@ -399,7 +400,7 @@ def _check_limit(user: User) -> None:
         )
 
 
-def _earlier(user: User, idempotency_key: str, asked: str) -> Job | None:
+def earlier(user: User, idempotency_key: str, asked: str) -> Job | None:
     if len(idempotency_key) > 200:
         raise InvalidRequest("The Idempotency-Key is longer than 200 characters.")
     job: Job | None = db.session.scalar(
@@ -412,7 +413,7 @@ def _earlier(user: User, idempotency_key: str, asked: str) -> Job | None:
     return job
 
 
-def _fingerprint(*request: object) -> str:
+def fingerprint(*request: object) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
 
 

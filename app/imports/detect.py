@@ -63,6 +63,7 @@ def detect(
     why: dict[str, Reason] = {}
     if base.content == "xlsx":
         known |= {"encoding": "utf-8", "delimiter": ",", "quote": '"', "escape": None}
+        known |= {"decimal": ".", "dates": "iso"}
     if "encoding" not in known:
         encoding = encodings.detect(head)
         known["encoding"] = encoding.name

@@ -79,6 +79,15 @@ def decode(head: bytes, encoding: str) -> str:
     return codecs.getincrementaldecoder(encoding)(errors="replace").decode(head)
 
 
+def known(name: str) -> bool:
+    """Whether it is one of `CHOICES`, perhaps by another name."""
+    try:
+        found = codecs.lookup(name)
+    except (LookupError, ValueError):
+        return False
+    return any(found == codecs.lookup(choice) for choice in CHOICES)
+
+
 def _is_utf8(head: bytes) -> bool:
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
