@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Float, cast, func, null, select
 
-from app import formats, settings
+from app import formats, lists, settings
 from app.errors import NotFound, WaybillError
 from app.extensions import db
 from app.models.artifact import Artifact
@@ -113,7 +113,7 @@ def query(report: Report, params: Mapping[str, Any], user: User) -> Statement | 
     """The report's statement for frozen `params`; None for a report in Python, which has none."""
     if not isinstance(report, SqlReport):
         return None
-    return statement(report, report.params.bind(params), user)
+    return statement(report, lists.fetch(report.params, report.params.bind(params)), user)
 
 
 def size(report: Report, query: Statement | None) -> str:

@@ -199,14 +199,14 @@ def test_hostile_names_are_told_back_short_and_few():
         ("list", {"max_length": 3}, "abcd", "Value 1: Use at most 3 characters; these are 4."),
         ("text", {"max_length": 3}, "abcd", "Use at most 3 characters; these are 4."),
         ("enum", {}, "opne", "Choose one of: open, done."),
-        ("list", {}, ["a"] * (LIST_ITEMS + 1), "Enter at most 100,000 values; these are 100,001."),
+        ("list", {}, ["a"] * (LIST_ITEMS + 1), "Enter at most 1,000,000 values; these are 1,000,001."),
     ],
 )
 def test_a_bound_is_told(type, options, raw, message):
     assert refusal(of(type, **options), raw) == message
 
 
-def test_lists_of_100000_values_are_taken():
+def test_lists_of_a_million_values_are_taken():
     assert validate(of("list", items="int"), "\n".join(map(str, range(LIST_ITEMS)))) == list(
         range(LIST_ITEMS)
     )

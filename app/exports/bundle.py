@@ -141,7 +141,7 @@ class _Contents:
 
     def _of_lookup(self, lookup: Lookup) -> Iterator[Member]:
         order, reading = self._order, self._reading
-        self._missing = {as_text(value): value for value in order.values[lookup.param] or ()}
+        self._missing = {_text(value): value for value in order.values[lookup.param] or ()}
         self._asked = len(self._missing)
         rows_name = self._names.take(order.report.key)
         if isinstance(order.report, SqlReport):
@@ -155,7 +155,7 @@ class _Contents:
             self._strike_out(lookup.column)
         else:
             place = content.names_of(order).index(lookup.column)
-            counted = content.Counted(lambda row: self._missing.pop(as_text(row[place]), None))
+            counted = content.Counted(lambda row: self._missing.pop(_text(row[place]), None))
             names, rows = content.of_report(order, self.context, counted)
             yield _of_rows(rows_name, names, rows, counted)
         yield self._not_found(lookup.param)
@@ -170,7 +170,7 @@ class _Contents:
         values = reading.rows(reading.only(found.sql, [column]), found.values)
         for (value,) in values:
             self._lease.check()
-            self._missing.pop(as_text(value), None)
+            self._missing.pop(_text(value), None)
 
     def _not_found(self, param: str) -> Member:
         counted = content.Counted()
@@ -270,3 +270,7 @@ def _of_rows(
     beside: bool = False,
 ) -> Member:
     return Member(name, lambda writing: writing.rows(columns, rows), lambda: counted.rows, beside)
+
+
+def _text(value: object) -> str:
+    return str(value) if type(value) is int else as_text(value)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from app import formats, settings
+from app import formats, lists, settings
 from app.errors import NotAllowed, NotFound
 from app.extensions import db
 from app.formats import Format, Writing
@@ -49,7 +49,7 @@ class Order:
         )
         db.session.expunge_all()
         db.session.remove()
-        return order
+        return replace(order, values=lists.fetch(report.params, order.values))
 
     def query(self, reading: Reading) -> Statement:
         """The statement of a report in SQL, with the columns that were chosen."""

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from app.params.spans import EXAMPLES, span
 
 if TYPE_CHECKING:
     from app.params import Param
 
-Frozen = str | int | bool | list[str] | list[int] | None
+Frozen = str | int | bool | list[str] | list[int] | dict[str, str | int] | None
 
 INT64 = (-(2**63), 2**63 - 1)
 DECIMAL_DIGITS = 100
-LIST_ITEMS = 100_000
+LIST_ITEMS = 1_000_000
 
 _INT = re.compile(r"[+-]?[0-9]{1,40}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
@@ -27,6 +27,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DATETIME = re.compile(
     _DATE.pattern + r"[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?([Zz]|[+-][0-9]{2}:?[0-9]{2})?"
 )
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _ITEM_END = re.compile(r"[\r\n,\t]+")
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
@@ -64,6 +65,29 @@ class Choice:
             return cls(str(raw.get("value", "")), str(raw.get("label") or raw.get("value", "")))
         value, label = raw if isinstance(raw, (tuple, list)) and len(raw) == 2 else (raw, raw)
         return cls(str(value), str(label))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A long list that is kept elsewhere, by the SHA-256 of its content."""
+
+    sha256: str
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def frozen(self) -> dict[str, str | int]:
+        return {"sha256": self.sha256, "count": self.count}
+
+    @classmethod
+    def of(cls, raw: object) -> Reference | None:
+        """From what `frozen` gave; None for anything else."""
+        match raw:
+            case {"sha256": str(sha256), "count": int(count), **rest} if not rest:
+                good = _SHA256.fullmatch(sha256) and type(count) is int and 0 < count <= LIST_ITEMS
+                return cls(sha256, count) if good else None
+        return None
 
 
 class Kind:
@@ -290,21 +314,36 @@ class Enum(Kind):
 
 
 class List(Kind):
-    """Many values: a JSON array, or a pasted text with one on each line, or between commas or tabs."""
+    """Many values: a JSON array, or a pasted text with one on each line, or between commas or tabs.
+
+    Doubled ones are left out, the order stays. A long list may be a `Reference` instead.
+    """
 
     name = "list"
     hint = "An array, or one text with the values on lines of their own or between commas."
 
-    def parse(self, param: Param, raw: object, moment: Moment | None) -> list[Any] | None:
+    def parse(self, param: Param, raw: object, moment: Moment | None) -> Sequence[Any] | Reference | None:
         if isinstance(raw, (list, tuple)):
-            return self._items(param, raw)
+            return self._limited(param, raw)
+        if kept := Reference.of(raw):
+            return kept
         refusal = "Enter a list: one value on each line, or commas between them."
         parts = [part for part in _ITEM_END.split(words(raw, refusal)) if part.strip()]
-        return self._items(param, parts) if parts else None
+        return self._limited(param, parts) if parts else None
 
-    def _items(self, param: Param, parts: Sequence[object]) -> list[Any]:
+    def items(self, param: Param, parts: Sequence[object]) -> list[Any]:
+        """The typed values, in order, doubled ones left out; raises Refused, naming the wrong one."""
+        return list(dict.fromkeys(_at_once(param, parts) or self._one_by_one(param, parts)))
+
+    def freeze(self, param: Param, value: Any) -> Frozen:
+        return value.frozen() if isinstance(value, Reference) else list(value)
+
+    def _limited(self, param: Param, parts: Sequence[object]) -> list[Any]:
         if len(parts) > LIST_ITEMS:
             raise Refused(f"Enter at most {LIST_ITEMS:,} values; these are {len(parts):,}.")
+        return self.items(param, parts)
+
+    def _one_by_one(self, param: Param, parts: Sequence[object]) -> list[Any]:
         read = (self._item(param, number, part) for number, part in enumerate(parts, 1))
         return [item for item in read if item is not None]
 
@@ -337,7 +376,8 @@ class List(Kind):
     def schema(self, param: Param) -> dict[str, Any]:
         text = {"type": "string", "maxLength": param.max_length}
         return {
-            "type": ["array", "string"],
+            "type": ["array", "string", "object"],
+            "required": ["sha256", "count"],
             "items": {"type": "integer"} if param.items == "int" else text,
             "minItems": param.min or 0,
             "maxItems": param.max or LIST_ITEMS,
@@ -347,6 +387,34 @@ class List(Kind):
 KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (Text(), Int(), Exact(), Bool(), Date(), Datetime(), Enum(), List())
 }
+
+
+def _at_once(param: Param, parts: Sequence[object]) -> list[Any] | None:
+    """What `_one_by_one` gives, five times as fast; None where it must have a closer look."""
+    if param.items == "int" and set(map(type, parts)) == {int}:
+        return _in_range(cast(list[int], parts))
+    if not all(type(part) is str for part in parts):
+        return None
+    texts = list(filter(None, map(str.strip, cast(Sequence[str], parts))))
+    joined = "".join(texts)
+    if param.items == "int":
+        if not joined.isascii() or "_" in joined or any(len(text) > 40 for text in texts):
+            return None
+        try:
+            return _in_range(list(map(int, texts)))
+        except ValueError:
+            return None
+    if "\0" in joined or max(map(len, texts), default=0) > param.max_length:
+        return None
+    try:
+        joined.encode()
+    except UnicodeEncodeError:
+        return None
+    return texts
+
+
+def _in_range(numbers: list[int]) -> list[int] | None:
+    return numbers if not numbers or INT64[0] <= min(numbers) <= max(numbers) <= INT64[1] else None
 
 
 def words(raw: object, refusal: str) -> str:

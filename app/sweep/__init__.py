@@ -38,6 +38,7 @@ SLOW: Mapping[str, Step] = {
     "expired files": cleaning.expired_artifacts,
     "abandoned uploads": cleaning.in_turn(cleaning.abandoned_uploads),
     "orphaned objects": cleaning.in_turn(cleaning.orphans),
+    "old lists of values": cleaning.in_turn(cleaning.old_lists),
     "old log lines": cleaning.in_turn(cleaning.old_events),
     "old rows": cleaning.in_turn(cleaning.old_rows),
 }

@@ -9,9 +9,10 @@ from typing import cast
 from uuid import UUID
 
 from flask import current_app
-from sqlalchemy import and_, delete, exists, func, or_, select, update
+from sqlalchemy import Text, and_, delete, exists, func, or_, select, update
+from sqlalchemy import cast as cast_sql
 
-from app import events, receipts, settings
+from app import events, lists, receipts, settings
 from app.extensions import db, redis_client
 from app.models.artifact import Artifact
 from app.models.event import Event
@@ -95,6 +96,23 @@ def _unwanted(keys: Sequence[str]) -> list[str]:
         for key, job_id in owners.items()
         if key.removesuffix(receipts.SUFFIX) not in wanted and job_id not in at_work
     ]
+
+
+def old_lists(age: timedelta | None = None) -> int:
+    """Delete lists that no unfinished job has and nobody used for `age`, else as long as a file lives."""
+    storage = _storage()
+    if age is None:
+        age = max(ORPHAN_AGE, timedelta(hours=settings.current().retention_hours))
+    removed = 0
+    for found in _batched(storage.list(lists.PREFIX, older_than=age)):
+        with db.engine.connect() as conn:
+            query = select(cast_sql(Job.params, Text)).where(Job.status.not_in(FINAL))
+            wanted = " ".join(conn.execute(query).scalars())
+        for stat in found:
+            if stat.key.removeprefix(lists.PREFIX) not in wanted:
+                storage.delete(stat.key)
+                removed += 1
+    return removed
 
 
 def _job_id(key: str) -> UUID | None:
