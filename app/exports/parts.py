@@ -236,7 +236,10 @@ def _make_one(hold: _PartHold, order: Order, cut: Cut, reading: Reading) -> None
     taken = hold.taken
     key = f"artifacts/{taken.job.job_id}/parts/{taken.number}-{taken.claim}"
     sql, values = reading.within(cut.query.sql, cut.query.values, cut.column, taken.lower, taken.upper)
-    writing = storage.current().writer(key, content_type=order.content_type, filename=f"part {taken.number}")
+    # Read back when it is joined, so it need not be durable.
+    writing = storage.current().writer(
+        key, content_type=order.content_type, filename=f"part {taken.number}", durable=False
+    )
     with writing as writer:
         flow = Flow(writer, order.format.counter(), compressor(cut.compression, ""), Crc32())
         if taken.lower is None:

@@ -107,8 +107,11 @@ class Storage(ABC):
     """A place for objects. A key is a path of letters, digits and `._-`; no name in it starts with a dot."""
 
     @abstractmethod
-    def writer(self, key: str, *, content_type: str, filename: str) -> Writer:
-        """A writer for a new object; nothing is visible under `key` until its commit."""
+    def writer(self, key: str, *, content_type: str, filename: str, durable: bool = True) -> Writer:
+        """A writer for a new object; nothing is visible under `key` until its commit.
+
+        Not `durable`: a power cut may spoil it, so whoever reads it checks it; a killed process can't.
+        """
 
     @abstractmethod
     def stat(self, key: str) -> Stat:

@@ -31,6 +31,8 @@ PARTIAL = ".partial"
 
 # Small blocks are gathered up to this many bytes, so that a row is not a system call.
 GATHER = 512 * 1024
+# Bytes after which the disk is put to work.
+AHEAD = 16 * 1024 * 1024
 
 # How often a commit makes its folder again when others prune it at the same moment.
 TRIES = 10
@@ -50,8 +52,8 @@ class Local(Storage):
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def writer(self, key: str, *, content_type: str, filename: str) -> LocalWriter:
-        return LocalWriter(self.root, key, filename)
+    def writer(self, key: str, *, content_type: str, filename: str, durable: bool = True) -> LocalWriter:
+        return LocalWriter(self.root, key, filename, durable)
 
     def stat(self, key: str) -> Stat:
         with reading(key):
@@ -129,9 +131,11 @@ class Local(Storage):
 class LocalWriter(Writer):
     """Writes to a temporary name; the commit makes it durable and renames it."""
 
-    def __init__(self, root: Path, key: str, filename: str) -> None:
+    def __init__(self, root: Path, key: str, filename: str, durable: bool) -> None:
         super().__init__(key, filename)
-        self._root = root
+        self._root, self._durable = root, durable
+        # Up to here the system was told to begin with bringing the bytes to the disk.
+        self._sent = 0
         self._target = root / key
         self._temporary = root / PARTIAL / uuid4().hex
         self._gathered = bytearray()
@@ -158,6 +162,7 @@ class LocalWriter(Writer):
                 if copied == 0:
                     raise OSError(errno.EIO, "the file became shorter while it was copied")
                 rest -= copied
+        self._send()
         return size
 
     def flush(self) -> None:
@@ -169,13 +174,24 @@ class LocalWriter(Writer):
         with self._translating():
             while rest:
                 rest = rest[self._file.write(rest) :]
+        self._send()
+
+    def _send(self) -> None:
+        """Have the disk at work while more bytes come, so that the commit waits for the last ones only."""
+        end = self._file.tell()
+        if self._durable and end - self._sent >= AHEAD and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file.fileno(), self._sent, end - self._sent, os.POSIX_FADV_DONTNEED)
+            self._sent = end
 
     def _publish(self) -> None:
         self.flush()
         with self._translating():
-            os.fsync(self._file.fileno())
+            if self._durable:
+                os.fsync(self._file.fileno())
             self._file.close()
             self._rename()
+            if not self._durable:
+                return
             # The entry in its folder, and each folder's entry in the one above it.
             for folder in self._target.parents:
                 _fsync_folder(folder)

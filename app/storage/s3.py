@@ -95,7 +95,7 @@ class S3(Storage):
             self._client = self._client or connect(self._environ)
             return self._client
 
-    def writer(self, key: str, *, content_type: str, filename: str) -> S3Writer:
+    def writer(self, key: str, *, content_type: str, filename: str, durable: bool = True) -> S3Writer:
         return S3Writer(self, key, content_type, filename)
 
     def stat(self, key: str) -> Stat:
