@@ -8,14 +8,15 @@ The peers are installed for this alone, from benchmarks/peers.txt, into an envir
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 import time
 import venv
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+import psutil
 
 from benchmarks import exports
 from benchmarks.contenders import CONTENDERS
@@ -71,13 +72,26 @@ def _run(python: Path, name: str, url: str, out: Path) -> tuple[float, float]:
     """Seconds and peak resident MB of one tool; it must have written as many rows as asked."""
     begun = time.monotonic()
     command = [str(python), str(HERE / "contenders.py"), name, url, "demo.wide", str(out)]
-    process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{name} ended with {status}.")
+    process = psutil.Popen(command)
+    peak = 0
+    while process.poll() is None:
+        # Sampled: what the system remembers of a child's peak counts its parent's memory, too.
+        peak = max(peak, _resident(process))
+        time.sleep(0.02)
+    if process.returncode:
+        raise SystemExit(f"{name} ended with {process.returncode}.")
     seconds = time.monotonic() - begun
     out.unlink()
-    return seconds, usage.ru_maxrss * 1024 / MB
+    return seconds, peak / MB
+
+
+def _resident(process: psutil.Popen) -> int:
+    """Bytes of the process and of those it started."""
+    total = 0
+    for each in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            total += each.memory_info().rss
+    return total
 
 
 if __name__ == "__main__":
