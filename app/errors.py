@@ -181,6 +181,10 @@ class Cancelled(Interruption):
     """The owner asked for the job to be cancelled."""
 
 
+class Paused(Interruption):
+    """The owner asked for the job to pause; it is not due until it is resumed."""
+
+
 class LeaseLost(Interruption):
     """Another attempt has the job: this one may change nothing any more."""
 

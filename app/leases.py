@@ -24,7 +24,7 @@ from sqlalchemy import Connection, ScalarSelect, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import dispatch, events, settings
-from app.errors import Cancelled, Interruption, LeaseLost, Stopping
+from app.errors import Cancelled, Interruption, LeaseLost, Paused, Stopping
 from app.extensions import db
 from app.models import job as jobs
 from app.models.delivery import Delivery
@@ -171,8 +171,10 @@ class Lease(Hold):
         self.ticker = Ticker(self._write_progress, time.monotonic)
 
     def renew(self, conn: Connection) -> type[Interruption] | None:
-        ours, cancel = jobs.renew(conn, self.claim, self._span)
-        return LeaseLost if not ours else Cancelled if cancel else None
+        wish = jobs.renew(conn, self.claim, self._span)
+        if wish is None:
+            return LeaseLost
+        return Cancelled if wish.cancel else Paused if wish.pause else None
 
     def log(self, text: str, level: str = "info") -> None:
         """Append a line; raises LeaseLost if the job is another's now."""
@@ -194,11 +196,21 @@ class Lease(Hold):
         self.ticker.flush()
         return self._finish(SUCCEEDED, text, "info", record=record, tell="ready")
 
-    def fail(self, code: str, message: str) -> bool:
-        return self._finish(FAILED, message, "error", code=code, message=message, tell="failed")
+    def fail(self, code: str, message: str, record: Callable[[Connection], None] | None = None) -> bool:
+        return self._finish(
+            FAILED, message, "error", code=code, message=message, record=record, tell="failed"
+        )
 
-    def cancelled(self) -> bool:
-        return self._finish(CANCELLED, "Cancelled. Nothing was published.", "warning")
+    def cancelled(
+        self,
+        text: str = "Cancelled. Nothing was published.",
+        record: Callable[[Connection], None] | None = None,
+    ) -> bool:
+        return self._finish(CANCELLED, text, "warning", record=record)
+
+    def pause(self, text: str) -> bool:
+        """The owner asked for it: the job waits until it is resumed, and this attempt does not count."""
+        return self._requeue(text, forgive=True)
 
     def retry_later(self, message: str, after: timedelta) -> bool:
         """Wait in the database for the next attempt."""

@@ -62,6 +62,7 @@ class Settings:
     lease_seconds: int = number("How long a silent worker keeps its job.", 15)
     attempts_limit: int = number("How often a job is tried before it fails.", 3)
     part_rows: int = number("Rows of one part, about, of an export that can be cut.", 250_000)
+    chunk_bytes: int = number("Bytes of one chunk, about, of an import.", 8 * 1024 * 1024)
     statement_timeout_seconds: int = number("Longest query of a report.", 3600)
     user_running_limit: int = number("Queued and running jobs of one person at a time.", 20)
     upload_limit_bytes: int = number("The largest file that may be uploaded, in bytes.", 5 * 1024**3)
@@ -77,6 +78,13 @@ class Settings:
         default_factory=dict,
         metadata={"help": "`SOURCE_<NAME>_URL`, one per source: a database that reports read from."},
     )
+    targets: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "help": "The same database by an account that imports may write with; "
+            "without it they use the source's own."
+        },
+    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -87,14 +95,14 @@ class Settings:
         found: dict[str, object] = {}
         for item in fields(cls):
             raw = values.get(item.name.upper())
-            if raw is not None and raw != "" and item.name != "sources":
+            if raw is not None and raw != "" and item.name not in ("sources", "targets"):
                 found[item.name] = _convert(item.name.upper(), raw, str(item.type))
         found["database_url"] = _database_url(values.get("DATABASE_URL", ""))
-        found["sources"] = {
-            name.removeprefix("SOURCE_").removesuffix("_URL").lower(): url
-            for name, url in values.items()
-            if name.startswith("SOURCE_") and name.endswith("_URL") and url
-        }
+        named = {name: url for name, url in values.items() if name.startswith("SOURCE_") and url}
+        found["targets"] = _by_name(named, "_WRITE_URL")
+        found["sources"] = _by_name(
+            {name: url for name, url in named.items() if not name.endswith("_WRITE_URL")}, "_URL"
+        )
         if found.get("environment") == "development":
             found.setdefault("demo", True)
         return cls(**found)._checked()  # type: ignore[arg-type]
@@ -145,6 +153,11 @@ class Settings:
         demo = f"{self.database_url}{separator}options=-csearch_path%3Ddemo"
         return ({"demo": demo} if self.demo else {}) | dict(self.sources)
 
+    @property
+    def target_urls(self) -> dict[str, str]:
+        """Where imports write, by the source's name."""
+        return self.source_urls | dict(self.targets)
+
 
 def current() -> Settings:
     """The settings of the app at work."""
@@ -158,6 +171,15 @@ def read_env_file(path: Path) -> dict[str, str]:
         return {}
     lines = (line.partition("=") for line in path.read_text().splitlines() if "=" in line)
     return {name: value for name, _, value in lines}
+
+
+def _by_name(values: Mapping[str, str], suffix: str) -> dict[str, str]:
+    """SOURCE_SALES_URL=x is {"sales": "x"}."""
+    return {
+        name.removeprefix("SOURCE_").removesuffix(suffix).lower(): url
+        for name, url in values.items()
+        if name.endswith(suffix)
+    }
 
 
 def _convert(name: str, raw: str, kind: str) -> object:

@@ -27,6 +27,7 @@ DEFAULTS = REQUIRED | {
     "SECRET_KEY": "required in production",
     "DEMO": "`false`; `true` in development",
     "SOURCES": "none",
+    "TARGETS": "none",
 }
 # Commands that Flask and its extensions bring along.
 FOREIGN = {"run", "shell", "routes", "db"}
@@ -47,7 +48,7 @@ def settings_table() -> str:
     lines = ["| name | default | |", "|---|---|---|"]
     for item in fields(Settings):
         name = item.name.upper()
-        shown = "SOURCE_<NAME>_URL" if name == "SOURCES" else name
+        shown = {"SOURCES": "SOURCE_<NAME>_URL", "TARGETS": "SOURCE_<NAME>_WRITE_URL"}.get(name, name)
         help = item.metadata["help"].removeprefix("`SOURCE_<NAME>_URL`, o")
         help = f"O{help}" if name == "SOURCES" else help
         lines.append(f"| `{shown}` | {DEFAULTS.get(name) or default(item)} | {help} |")

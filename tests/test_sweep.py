@@ -202,7 +202,7 @@ def test_a_worker_that_wakes_up_in_time_keeps_its_job(app: APIFlask, make: Calla
     with db.engine.begin() as conn:
         claim = jobs.Claim(job_id, job(job_id).owner_id, 1)
         db.session.rollback()
-        assert jobs.renew(conn, claim, timedelta(seconds=15)) == (True, False)
+        assert jobs.renew(conn, claim, timedelta(seconds=15)) == jobs.Wish(cancel=False, pause=False)
         assert not recovery._take_over(job_id), "a row in another's hands is passed over"
     assert not recovery._take_over(job_id)
     assert job(job_id).status == "running"
@@ -215,7 +215,7 @@ def test_a_fenced_worker_changes_nothing(make: Callable[..., UUID]) -> None:
     recovery.lapsed_jobs()
     with db.engine.begin() as conn:
         assert not jobs.finish(conn, claim, "succeeded")
-        assert jobs.renew(conn, claim, timedelta(seconds=15)) == (False, False)
+        assert jobs.renew(conn, claim, timedelta(seconds=15)) is None
 
 
 def test_ten_sweeps_at_once_take_each_job_once(app: APIFlask, make: Callable[..., UUID]) -> None:

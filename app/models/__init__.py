@@ -2,6 +2,7 @@
 
 from app.models.artifact import Artifact, Download
 from app.models.choice import ColumnChoice, MappingChoice
+from app.models.chunk import Chunk
 from app.models.delivery import Delivery
 from app.models.event import Event
 from app.models.imports import Import
@@ -16,6 +17,7 @@ from app.models.worker import Worker
 __all__ = [
     "ApiToken",
     "Artifact",
+    "Chunk",
     "ColumnChoice",
     "Delivery",
     "Download",

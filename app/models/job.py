@@ -159,6 +159,14 @@ class Claim:
     queue: str = ""
 
 
+@dataclass(frozen=True)
+class Wish:
+    """What the owner asked of a running job."""
+
+    cancel: bool
+    pause: bool
+
+
 def claim(
     conn: Connection,
     which: UUID | ScalarSelect[UUID],
@@ -226,10 +234,11 @@ def held_back(job: Any) -> ColumnElement[bool]:
 
 
 def due(job: Any = Job) -> ColumnElement[bool]:
-    """Queued, waiting neither for a later attempt nor for another job's file; `job` may be an alias."""
+    """Queued and not paused, waiting for no later attempt and no other job's file; `job` may be an alias."""
     return and_(
         job.status == QUEUED,
         job.follows_id.is_(None),
+        job.paused_at.is_(None),
         or_(job.next_attempt_at.is_(None), job.next_attempt_at <= func.clock_timestamp()),
     )
 
@@ -244,15 +253,15 @@ def _claimable(job: Any, limit: int, small_only: bool) -> list[ColumnElement[boo
     return [or_(due(job), lapsed(job)), job.attempt - job.forgiven < limit, *lane]
 
 
-def renew(conn: Connection, claim: Claim, lease: timedelta) -> tuple[bool, bool]:
-    """Prolong the lease. Returns (still ours, cancel asked for)."""
+def renew(conn: Connection, claim: Claim, lease: timedelta) -> Wish | None:
+    """Prolong the lease. What the owner asked for meanwhile; None: the job is another's."""
     row = conn.execute(
         update(Job)
         .where(*held(claim))
         .values(lease_expires_at=func.clock_timestamp() + lease)
-        .returning(Job.cancel_requested_at)
+        .returning(Job.cancel_requested_at, Job.paused_at)
     ).first()
-    return (row is not None, row is not None and row.cancel_requested_at is not None)
+    return Wish(row[0] is not None, row[1] is not None) if row else None
 
 
 def held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
@@ -343,6 +352,7 @@ def reopen(conn: Connection, job_id: UUID) -> bool:
         next_attempt_at=None,
         dispatched_at=None,
         cancel_requested_at=None,
+        paused_at=None,
         follows_id=None,
         sharing=None,
         progress_done=0,
