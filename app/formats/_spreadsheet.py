@@ -76,6 +76,10 @@ class Rules:
         marked = "'" + text if NUL in text[:1] or self._guessed.search(text) else text
         return marked.replace(NUL, NUL_PICTURE)
 
+    def unmarked(self, text: str) -> str:
+        """The text that `text` made this of."""
+        return text[1:] if text.startswith("'") and self._guessed.search(text[1:]) else text
+
     @cached_property
     def _guessed(self) -> re.Pattern[str]:
         return re.compile(self._pattern)
@@ -100,7 +104,8 @@ class Rules:
             _BLANK + r"[0-9]+([.,][0-9]*)?[eE][+-]?[0-9]+[ ]*\Z",
             _BLANK + r"([0-9]{1,2}[-/][0-9]{1,4}|[0-9]{4}[-/][0-9]{1,2})[ ]*\Z",
         )
-        return rf"\A({'|'.join(guesses)})"
+        # A text with such an apostrophe of its own gets one more, so that it can be told from ours.
+        return rf"\A'*({'|'.join(guesses)})"
 
 
 # `{c}` is the column. NULL stays NULL: whatever is joined to it is NULL.

@@ -1,5 +1,5 @@
 """Importers: one target a file, in TOML or in Python. See docs/author.md."""
 
-from app.importers._base import Column, Importer, Reference, Refused
+from app.importers._base import Column, Importer, Reference, Refused, value_of
 
-__all__ = ["Column", "Importer", "Reference", "Refused"]
+__all__ = ["Column", "Importer", "Reference", "Refused", "value_of"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from uuid import UUID
 
 from app.models.imports import INSERT, SKIP, UPDATE, UPSERT
 
@@ -91,6 +94,39 @@ class Importer:
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
+
+
+def value_of(type: Type, raw: Any) -> Any:
+    """What an author wrote for a value of this type, as Python has it; raises ValueError.
+
+    decimal is a Decimal, datetime knows its zone (UTC if none is given), uuid and json are texts.
+    """
+    match type, raw:
+        case ("bool", bool()) | ("text" | "json", str()):
+            return raw
+        case "int", int() if not isinstance(raw, bool):
+            return raw
+        case "decimal", int() | float() | str() | Decimal() if not isinstance(raw, bool):
+            return _finite(raw)
+        case "datetime", datetime() | str():
+            moment = raw if isinstance(raw, datetime) else datetime.fromisoformat(raw)
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        case "date", date() | str() if not isinstance(raw, datetime):
+            return raw if isinstance(raw, date) else date.fromisoformat(raw)
+        case "uuid", UUID() | str():
+            return str(UUID(str(raw)))
+        case _:
+            raise ValueError(f"{raw!r} is no value of the type {type}")
+
+
+def _finite(raw: int | float | str | Decimal) -> Decimal:
+    try:
+        value = Decimal(str(raw))
+    except ArithmeticError:
+        raise ValueError(f"{raw!r} is no number") from None
+    if not value.is_finite():
+        raise ValueError(f"{raw!r} is no number")
+    return value
 
 
 class Refused(ValueError):

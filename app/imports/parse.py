@@ -188,13 +188,13 @@ def _columns(
 
 def _whole(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
     found: pa.Array[Any] = column.combine_chunks()
-    return found.chunk(0) if isinstance(found, pa.ChunkedArray) else found
+    return found
 
 
 def _ragged(cells: int, width: int) -> str:
     has = "1 cell" if cells == 1 else f"{cells:,} cells"
     return (
-        f"This row has {has}, where the file has {width:,} columns. Is a delimiter missing, or one too many?"
+        f"This row has {has}, where the file has {width:,} columns. Is a delimiter missing or one too many?"
     )
 
 
