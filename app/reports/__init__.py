@@ -4,6 +4,7 @@ A report file is any .sql or .py file of this folder, or of a folder in REPORTS_
 begin with "_".
 """
 
+from app.definitions import Problem
 from app.params import Choice, Param, Params
 from app.reports._base import (
     Bundle,
@@ -20,7 +21,7 @@ from app.reports._base import (
     ordered_by,
     statement,
 )
-from app.reports._registry import BrokenReports, Problem, Registry, registry
+from app.reports._registry import BrokenReports, Registry, registry
 
 __all__ = [
     "BrokenReports",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from difflib import get_close_matches
-from typing import Any, NamedTuple
 
+from app.definitions import Finding, Known, misspelt, name_findings, sequence
 from app.params import RESERVED, Param, did_you_mean
 from app.params.kinds import Moment
 from app.reports._base import Bundle, Column, Lookup, Report, SqlReport, age
@@ -18,23 +16,6 @@ _KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 # A file's name may not wander into another folder, nor break a header.
 _FILENAME = re.compile(r"[^/\\\x00-\x1f\x7f]{1,150}")
-
-
-class Finding(NamedTuple):
-    """One thing that is wrong: with an option, with one of a param's, or (`line`) with a place in the SQL."""
-
-    message: str
-    option: str | None = None
-    param: str | None = None
-    line: int | None = None
-
-
-@dataclass(frozen=True)
-class Known:
-    """The names that a report may use."""
-
-    sources: Collection[str]
-    roles: Collection[str]
 
 
 def findings(report: Report, known: Known) -> Iterator[Finding]:
@@ -63,17 +44,7 @@ def _texts(report: Report) -> Iterator[Finding]:
 
 
 def _names(report: Report, known: Known) -> Iterator[Finding]:
-    source, roles = str(report.source), _sequence(report.roles)
-    if source not in known.sources:
-        hint = did_you_mean(source, sorted(known.sources))
-        yield Finding(f"there is no source {source!r}; set SOURCE_{source.upper()}_URL.{hint}", "source")
-    if not roles:
-        yield Finding('roles must be a list of names, such as ["member", "admin"]', "roles")
-    for role in roles:
-        if role not in known.roles:
-            yield Finding(
-                f"there is no role {role!r}.{did_you_mean(str(role), sorted(known.roles))}", "roles"
-            )
+    yield from name_findings(report, known)
     if report.queue not in ("default", "low"):
         yield Finding(f"queue is {report.queue!r}; use 'default', or 'low' for one that takes hours", "queue")
     if report.consistency not in ("parts", "snapshot"):
@@ -149,13 +120,13 @@ def _python(report: Report) -> Iterator[Finding]:
     yield from _bundle(report) if isinstance(report, Bundle) else _one_file(report)
     if report.partition_by is not None:
         yield Finding("partition_by is for reports in SQL only", "partition_by")
-    yield from _misspelt(vars(type(report)))
+    yield from misspelt(report, Report.OPTIONS, "a report")
 
 
 def _one_file(report: Report) -> Iterator[Finding]:
     if type(report).rows is Report.rows:
         yield Finding("the report has no rows(self, params, context)")
-    columns = _sequence(report.columns)
+    columns = sequence(report.columns)
     if not columns or not all(isinstance(column, Column) for column in columns):
         yield Finding('columns must be a tuple of Column, such as (Column("id"), Column("title"))', "columns")
 
@@ -167,19 +138,5 @@ def _bundle(report: Bundle) -> Iterator[Finding]:
         yield Finding("columns has no meaning for a Bundle: each File has its own", "columns")
 
 
-def _misspelt(body: Mapping[str, Any]) -> Iterator[Finding]:
-    """Names of a class body that look like options: `titel` would else be passed over in silence."""
-    unset = [option for option in Report.OPTIONS if option not in body]
-    for name, value in body.items():
-        near = get_close_matches(name, unset, n=1, cutoff=0.75)
-        if near and not name.startswith("_") and not callable(value) and name not in Report.OPTIONS:
-            yield Finding(f"{name} is no option of a report. Did you mean {near[0]}?", name)
-
-
 def _names_of(columns: object) -> list[str]:
-    return [column.name for column in _sequence(columns) if isinstance(column, Column)]
-
-
-def _sequence(value: object) -> tuple[Any, ...]:
-    """The items of what should be a tuple; nothing when it is something else."""
-    return value if isinstance(value, tuple) else ()
+    return [column.name for column in sequence(columns) if isinstance(column, Column)]
