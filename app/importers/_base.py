@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -72,10 +72,12 @@ class Importer:
     # What a person may choose from; the first one is offered.
     modes: tuple[str, ...] = (UPSERT, INSERT, UPDATE, SKIP)
 
-    # Where it is defined; set by the registry.
+    # Where it is defined, and the SHA-256 of that file's text; set by the registry.
     path: Path = Path()
+    line: int = 1
     fingerprint: str = ""
 
+    # All that an author may set, in a class body or (but for `key`) in a .toml file.
     OPTIONS: ClassVar[tuple[str, ...]] = (
         *("key", "title", "description", "group", "source", "roles", "table", "columns"),
         *("natural_key", "modes"),
@@ -94,6 +96,13 @@ class Importer:
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
+
+    def allows(self, roles: Collection[str]) -> bool:
+        """Whether somebody with these roles may use it."""
+        return not set(self.roles).isdisjoint(roles)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.key}>"
 
 
 def value_of(type: Type, raw: Any) -> Any:
