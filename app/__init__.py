@@ -95,19 +95,22 @@ def bind_parts(app: APIFlask, config: Settings, environ: Mapping[str, str]) -> N
     """Waybill's own parts that live as long as the app; `environ` holds the storage's `AWS_*`."""
     from datetime import timedelta
 
-    from app.reports import Registry
+    from app import importers, reports
     from app.sources import open_source
     from app.storage import open_storage
 
     for name, url in config.source_urls.items():
         open_source(name, url, timedelta(0))  # contacts nothing; refuses what nobody speaks
 
-    reports = Registry.load(config.reports_path, sources=config.source_urls)
-    if not config.development:
-        reports.check()
-    for problem in reports.problems:
-        app.logger.warning("Broken report: %s", problem)
-    app.extensions["waybill.reports"] = reports
+    found_reports = reports.Registry.load(config.reports_path, sources=config.source_urls)
+    found_importers = importers.Registry.load(config.importers_path, sources=config.target_urls)
+    for found in (found_reports, found_importers):
+        if not config.development:
+            found.check()
+        for problem in found.problems:
+            app.logger.warning("Broken %s: %s", found.word, problem)
+    app.extensions["waybill.reports"] = found_reports
+    app.extensions["waybill.importers"] = found_importers
     app.extensions["waybill.storage"] = open_storage(config.storage_url, environ)
 
 
