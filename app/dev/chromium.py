@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-from app.errors import WaybillError
+from app.dev import apt
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = [
@@ -22,7 +20,7 @@ ARGUMENTS = [
 ]
 
 
-class NoBrowser(WaybillError):
+class NoBrowser(apt.Missing):
     """There is no Chromium on this machine."""
 
     code = "no_browser"
@@ -48,18 +46,7 @@ def find() -> Path:
 
 def find_or_install() -> Path:
     """As `find`, but as root on Debian it installs the distribution's own when there is none."""
-    try:
-        return find()
-    except NoBrowser:
-        if os.geteuid() != 0 or not Path("/etc/debian_version").exists() or os.environ.get("CHROMIUM"):
-            raise
-    print("Installing Chromium with apt-get (once) ...", file=sys.stderr, flush=True)
-    environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
-        done = subprocess.run(["apt-get", "--quiet", *command], env=environ, stdout=sys.stderr, check=False)
-        if done.returncode != 0:
-            raise NoBrowser(f"`apt-get {' '.join(command)}` failed; set CHROMIUM to the path of a browser.")
-    return find()
+    return apt.find_or_install(find, "chromium", "CHROMIUM")
 
 
 def _named(path: str) -> Path:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pymysql
 
+from app.dev import apt
 from app.dev.child import Child, Server, free_port
-from app.errors import WaybillError
 
 SERVERS = ("mariadbd", "mysqld")
 # Not on everybody's PATH.
@@ -19,7 +18,7 @@ SYSTEM = "/usr/sbin:/usr/local/sbin:/usr/libexec"
 INSTALLERS = ("mariadb-install-db", "mysql_install_db")
 
 
-class NoMariaDb(WaybillError):
+class NoMariaDb(apt.Missing):
     """There is no MariaDB on this machine."""
 
     code = "no_mariadb"
@@ -40,19 +39,7 @@ def find() -> Path:
 
 def find_or_install() -> Path:
     """As `find`, but as root on Debian it installs the distribution's own when there is none."""
-    try:
-        return find()
-    except NoMariaDb:
-        if os.geteuid() != 0 or not Path("/etc/debian_version").exists() or os.environ.get("MARIADBD"):
-            raise
-    print("Installing MariaDB with apt-get (once) ...", file=sys.stderr, flush=True)
-    environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    install = ["install", "--yes", "--no-install-recommends", "mariadb-server"]
-    for command in (["update"], install):
-        done = subprocess.run(["apt-get", "--quiet", *command], env=environ, stdout=sys.stderr, check=False)
-        if done.returncode != 0:
-            raise NoMariaDb(f"`apt-get {' '.join(command)}` failed; set MARIADBD to the path of mariadbd.")
-    return find()
+    return apt.find_or_install(find, "mariadb-server", "MARIADBD")
 
 
 class MariaDb(Server):
