@@ -28,6 +28,7 @@ from app.models.artifact import Artifact
 from app.models.delivery import Delivery
 from app.models.job import FAILED, SUCCEEDED, Job
 from app.params import Param, Params
+from app.params.kinds import Reference
 from app.reports import registry
 from app.storage import Storage
 
@@ -216,6 +217,8 @@ def _params(job: Job) -> list[tuple[str, str]]:
 def _spoken(value: Any, param: Param | None = None) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if kept := Reference.of(value):
+        return f"{kept.count:,} values"
     if isinstance(value, list):
         more = len(value) - LIST_SHOWN
         shown = ", ".join(mail.one_line(str(item), 60) for item in value[:LIST_SHOWN])

@@ -11,7 +11,7 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from app.errors import WaybillError
 
 SUFFIX = ".receipt.json"
 BLOCK = 1024 * 1024
+# How many files of an archive are told to be wrong.
+TOLD = 10
 
 
 class NoReceipt(WaybillError):
@@ -105,6 +107,8 @@ def _told(found: Mapping[str, Any], receipt: Mapping[str, Any]) -> list[str]:
 
 def _rows_told(path: Path, receipt: Mapping[str, Any]) -> list[str]:
     """How many rows are left in a file that is not what it was."""
+    if receipt.get("members"):
+        return _members_told(path, receipt["members"])
     try:
         counter = formats.find(str(receipt.get("format")))[0].counter()
         for block in _content(path, str(receipt.get("compression", "none"))):
@@ -115,6 +119,32 @@ def _rows_told(path: Path, receipt: Mapping[str, Any]) -> list[str]:
         return ["Its rows can't be counted: the compression is broken."]
     rows, wanted = counter.rows, receipt["rows"]
     return [f"It has {rows:,} rows, the receipt says {wanted:,}."] if rows != wanted else []
+
+
+def _members_told(path: Path, members: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which files of an archive are not what they were."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            there = set(archive.namelist())
+            told = [_member_told(archive, member, there) for member in members]
+    except (OSError, zipfile.BadZipFile):
+        return ["Its files can't be looked at: the archive is broken."]
+    found = [text for text in told if text]
+    more = [f"And so are {len(found) - TOLD:,} more files."] if len(found) > TOLD else []
+    return found[:TOLD] + more
+
+
+def _member_told(archive: zipfile.ZipFile, member: Mapping[str, Any], there: Collection[str]) -> str:
+    name, sha = str(member["name"]), hashlib.sha256()
+    if name not in there:
+        return f"{name} is missing."
+    try:
+        with archive.open(name) as file:
+            while block := file.read(BLOCK):
+                sha.update(block)
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error):
+        return f"{name} is damaged."
+    return "" if sha.hexdigest() == member["sha256"] else f"{name} is not what it was."
 
 
 def _content(path: Path, compression: str) -> Iterator[bytes]:

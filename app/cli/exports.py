@@ -12,7 +12,7 @@ import click
 from flask import current_app
 from flask.cli import ScriptInfo
 
-from app import events, jobs, receipts
+from app import events, jobs, lists, receipts
 from app.cli import Group
 from app.cli.files import receipt_of, save
 from app.cli.people import person
@@ -20,7 +20,7 @@ from app.errors import NotFound
 from app.extensions import db
 from app.models.artifact import Artifact
 from app.models.job import FINAL, QUEUED, SUCCEEDED, Job
-from app.params import Param
+from app.params import Param, did_you_mean
 from app.reports import Report, registry
 from app.settings import current
 from app.storage import Storage
@@ -122,6 +122,18 @@ def _typed(default: object) -> str:
 @click.argument("key")
 @click.option("--param", "-p", "pairs", metavar="NAME=VALUE", multiple=True, help="A parameter; many times.")
 @click.option(
+    *("--param-file", "files"),
+    metavar="NAME=PATH",
+    multiple=True,
+    help="A list from a file: text, CSV or a workbook (.xlsx).",
+)
+@click.option(
+    *("--param-column", "headers"),
+    metavar="NAME=HEADER",
+    multiple=True,
+    help="Which column of that file; else the one named like the parameter, else the first.",
+)
+@click.option(
     "--format", "format_name", default="csv", show_default=True, metavar="NAME", help="How rows are written."
 )
 @click.option("--dialect", metavar="NAME", help="How the format is spoken, if in several ways.")
@@ -140,6 +152,8 @@ def _typed(default: object) -> str:
 def create(
     key: str,
     pairs: tuple[str, ...],
+    files: tuple[str, ...],
+    headers: tuple[str, ...],
     format_name: str,
     dialect: str | None,
     compression: str | None,
@@ -155,10 +169,11 @@ def create(
 
     With a KEY, --help shows the report's own parameters; each is an option, too.
     """
+    report = registry().get(key)
     job = jobs.request_export(
         person(email),
         key,
-        raw_params(registry().get(key), own, pairs),
+        raw_params(report, own, pairs) | from_files(report, files, headers),
         format=format_name,
         dialect=dialect,
         compression=compression or "none",
@@ -190,8 +205,9 @@ def verify(file: Path, receipt: Path | None, job_id: UUID | None) -> None:
         click.echo(difference, err=True)
     if found:
         raise click.ClickException(f"{file} is not the file of its receipt.")
+    files = f"{len(told['members']):,} files, " if told.get("members") else ""
     click.echo(
-        f"{file} is whole: {told['rows']:,} rows, {told['bytes']:,} bytes, SHA-256 {told['sha256']}, "
+        f"{file} is whole: {files}{told['rows']:,} rows, {told['bytes']:,} bytes, SHA-256 {told['sha256']}, "
         f"read at {told.get('snapshot_at', 'an unknown time')}."
     )
 
@@ -206,11 +222,7 @@ def _receipt(job_id: UUID) -> dict[str, Any]:
 def raw_params(report: Report, own: dict[str, Any], pairs: tuple[str, ...]) -> dict[str, object]:
     """What was typed, by param: options first, `--param` over them. A list gathers all its values."""
     given = [(name.removeprefix("own_"), value) for name, value in own.items() if value not in (None, ())]
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise click.UsageError(f"--param {pair}: write it as NAME=VALUE.")
-        given.append((name, value))
+    given += split("--param", pairs)
     lists = {param.name for param in report.params if param.type == "list"}
     raw: dict[str, object] = {}
     for name, value in given:
@@ -221,6 +233,35 @@ def raw_params(report: Report, own: dict[str, Any], pairs: tuple[str, ...]) -> d
         else:
             raw[name] = value
     return raw
+
+
+def from_files(report: Report, files: tuple[str, ...], headers: tuple[str, ...]) -> dict[str, object]:
+    """Lists from files, by param. Raises UsageError, InvalidParams."""
+    columns = dict(split("--param-column", headers))
+    raw: dict[str, object] = {}
+    for name, path in split("--param-file", files):
+        param = report.params.get(name)
+        if param is None or param.type != "list":
+            named = [param.name for param in report.params if param.type == "list"]
+            raise click.UsageError(
+                f"--param-file {name}: this is no list of the report.{did_you_mean(name, named)}"
+            )
+        try:
+            with Path(path).open("rb") as file:
+                raw[name] = lists.from_file(report, param, file, columns.pop(name, None))
+        except OSError as error:
+            raise click.UsageError(f"--param-file {name}: {path} can't be read: {error.strerror}.") from None
+    if columns:
+        raise click.UsageError(f"--param-column {min(columns)}: there is no --param-file of that name.")
+    return raw
+
+
+def split(option: str, pairs: tuple[str, ...]) -> list[tuple[str, str]]:
+    """NAME=VALUE, many times."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise click.UsageError(f"{option} {pair}: write it as NAME=VALUE.")
+    return [(name, value) for name, _, value in (pair.partition("=") for pair in pairs)]
 
 
 def finish(job_id: UUID, output: Path | None) -> None:

@@ -38,6 +38,8 @@ TOLD = 3
 PATIENCE = 60
 
 _SWALLOWED = "A quote that ends in line {:,} begins lines before."
+EMPTY = "The file holds no values."
+
 _DELIMITERS = ("\t", ";", ",", "|")
 _WORKBOOK, _OLD_WORKBOOK = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -136,7 +138,7 @@ def _told(errors: bytes) -> str:
 def _values(rows: Iterator[Row], param: Param, column: str | None, names: set[str]) -> list[Any]:
     first = list(islice(rows, 2))
     if not first:
-        return []
+        raise Refused(EMPTY)
     place, header = _column(first, param, column, names)
     if len(first) == 1 and not header:
         number, cells = first[0]
@@ -153,9 +155,9 @@ def _column(first: Sequence[Row], param: Param, column: str | None, names: set[s
             return headers.index(_plain(column)), True
         shown = ", ".join(cell.strip()[:40] for cell in first[0][1][:20])
         raise Refused(f"There is no column {column[:80]!r} in the first line. There is: {shown}.")
-    wanted = {_plain(name).removesuffix("s") for name in names}
+    wanted = set(map(_plain, names))
     for place, header in enumerate(headers):
-        if header and header.removesuffix("s") in wanted:
+        if any(header in _of_one(name) or name in _of_one(header) for name in wanted):
             return place, True
     return 0, param.items == "int" and len(first) > 1 and not _is_number(first[0][1][0])
 
@@ -179,6 +181,8 @@ def _typed(param: Param, cells: Iterable[tuple[int, str]]) -> list[Any]:
     if wrong:
         more = f" {len(wrong) - TOLD:,} more are wrong." if len(wrong) > TOLD else ""
         raise Refused(" ".join(wrong[:TOLD]) + more)
+    if not found:
+        raise Refused(EMPTY)
     return list(found)
 
 
@@ -193,6 +197,11 @@ def _wrong_lines(param: Param, chunk: Sequence[tuple[int, str]]) -> Iterator[str
 
 def _is_number(text: str) -> bool:
     return re.fullmatch(r"\s*[+-]?[0-9]+\s*|\s*", text) is not None
+
+
+def _of_one(plural: str) -> tuple[str, ...]:
+    """The word itself, and what it may be of one thing."""
+    return plural, plural.removesuffix("s"), plural.removesuffix("es")
 
 
 def _plain(header: str) -> str:

@@ -3,6 +3,8 @@
 const form = document.querySelector("form[data-preflight]");
 // What is typed is settled after so long, in milliseconds.
 const PAUSE = 600;
+// A file that is sent with the whole form only, in bytes.
+const LARGE = 1024 * 1024;
 
 if (form) {
   const panel = document.getElementById("forecast-panel");
@@ -11,9 +13,13 @@ if (form) {
   let timer = null;
   let asking = null;
 
+  // A long list is not sent again at every letter typed.
+  const hasLargeFile = () =>
+    [...form.querySelectorAll("input[type=file]")].some((input) => input.files[0]?.size > LARGE);
+
   const ask = async (withSample) => {
     clearTimeout(timer);
-    if (!withSample && !form.checkValidity()) return;
+    if (!withSample && (!form.checkValidity() || hasLargeFile())) return;
     asking?.abort();
     const mine = (asking = new AbortController());
     const body = new FormData(form);

@@ -8,6 +8,7 @@ from flask import Flask
 from markupsafe import Markup, escape
 
 from app.events import rfc3339
+from app.params.kinds import Reference
 
 BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 # Values of a list that are said.
@@ -91,6 +92,8 @@ def spoken(value: object) -> Markup:
         return Markup('<span class="muted">any</span>')
     if isinstance(value, bool):
         return Markup("yes" if value else "no")
+    if kept := Reference.of(value):
+        return Markup(f"{kept.count:,} values")
     if isinstance(value, list):
         more = f" and {len(value) - LISTED:,} more" if len(value) > LISTED else ""
         return escape(", ".join(str(item) for item in value[:LISTED]) + more)

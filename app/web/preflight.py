@@ -8,10 +8,12 @@ from flask_security import auth_required
 
 from app import jobs, preflight
 from app.errors import InvalidParams, InvalidRequest
+from app.web import lists
 from app.web.people import me
 from app.web.reports import Form, page
 
 pages = APIBlueprint("preflight", __name__, enable_openapi=False)
+pages.url_value_preprocessor(lists.make_room)
 
 
 @pages.post("/reports/<key>/preflight")
@@ -19,9 +21,10 @@ pages = APIBlueprint("preflight", __name__, enable_openapi=False)
 def ask(key: str) -> tuple[str, int]:
     """The form as it was filled in, with the forecast; for preflight.js the forecast alone."""
     report = jobs.report_for(me(), key)
-    form = Form(report, request.form)
+    form = Form(report, request.form, request.files)
     fragment = request.headers.get("X-Fragment") == "preflight"
     try:
+        form.read_lists()
         asked = jobs.think_of(
             me(), key, form.raw, format=form.format, compression=form.compression, columns=form.columns
         )

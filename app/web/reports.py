@@ -18,7 +18,7 @@ from apiflask import APIBlueprint
 from flask import redirect, render_template, request, url_for
 from flask_security import auth_required
 from sqlalchemy import ARRAY, Text, cast, func, select, true
-from werkzeug.datastructures import MultiDict
+from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.wrappers import Response
 
 from app import columns, formats, jobs, settings
@@ -27,12 +27,15 @@ from app.extensions import db
 from app.models.job import SUCCEEDED, Job
 from app.models.user import User
 from app.params import Param
+from app.params.kinds import Reference
 from app.params.spans import EXAMPLES
 from app.preflight import Forecast, Sample
 from app.reports import Column, Problem, Report
+from app.web import lists
 from app.web.people import me
 
 reports = APIBlueprint("reports", __name__, enable_openapi=False)
+reports.url_value_preprocessor(lists.make_room)
 
 # Fields of a report's own params, apart from the form's others.
 PREFIX = "param."
@@ -72,8 +75,9 @@ def show(key: str) -> str:
 @auth_required("session")
 def ask() -> Response | tuple[str, int]:
     report = jobs.report_for(me(), request.form.get("report", ""))
-    form = Form(report, request.form)
+    form = Form(report, request.form, request.files)
     try:
+        form.read_lists()
         job = jobs.request_export(
             me(),
             report.key,
@@ -133,6 +137,7 @@ class Field:
     param: Param
     value: str
     error: str | None
+    kept: Reference | None = None
 
     @property
     def name(self) -> str:
@@ -151,6 +156,10 @@ class Field:
     @property
     def help(self) -> str:
         return " ".join(filter(None, (self.param.help, _limits(self.param))))
+
+    @property
+    def kept_field(self) -> str:
+        return lists.field(self.kept) if self.kept else ""
 
     @property
     def asks_for_words(self) -> bool:
@@ -172,6 +181,7 @@ class Form:
 
     report: Report
     posted: MultiDict[str, str] | None = None
+    files: MultiDict[str, FileStorage] = field(default_factory=MultiDict)
     errors: Mapping[str, str] = field(default_factory=dict)
     trouble: str | None = None
     filled: Mapping[str, Any] = field(default_factory=dict)
@@ -180,12 +190,18 @@ class Form:
     compression: str = "none"
     nonce: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     taken: Job | None = None
+    # Raw values of the lists that were not typed.
+    given: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.posted is not None:
             self.format = self.posted.get("format", self.format)
             self.dialect = self.posted.get(f"dialect-{self.format}") or self.posted.get("dialect") or None
             self.compression = self.posted.get("compression", self.compression)
+
+    def read_lists(self) -> None:
+        """Take the lists from their files; raises InvalidParams."""
+        self.given = lists.given(self.report, self.posted or {}, self.files, PREFIX)
 
     def take(self, job: Job) -> None:
         """Fill the form with what an earlier job was asked with."""
@@ -198,7 +214,8 @@ class Form:
         """What was typed, by param. A checkbox comes after a hidden "no", so the last value counts."""
         posted = self.posted or MultiDict()
         names = (name for name in posted if name.startswith(PREFIX))
-        return {name.removeprefix(PREFIX): posted.getlist(name)[-1] for name in names}
+        typed = {name.removeprefix(PREFIX): posted.getlist(name)[-1] for name in names}
+        return {**typed, **self.given}
 
     @property
     def columns(self) -> list[str] | None:
@@ -226,7 +243,10 @@ class Form:
 
     @property
     def fields(self) -> list[Field]:
-        return [Field(param, self._value(param), self.errors.get(param.name)) for param in self.report.params]
+        return [
+            Field(param, self._value(param), self.errors.get(param.name), self._kept(param))
+            for param in self.report.params
+        ]
 
     @property
     def strays(self) -> list[str]:
@@ -243,9 +263,16 @@ class Form:
         asked = [sent, self.report.key, self.raw, how]
         return f"form-{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()}"
 
+    def _kept(self, param: Param) -> Reference | None:
+        """The long list that the form has, or had before."""
+        if self.posted is None:
+            return Reference.of(self.filled.get(param.name))
+        before = lists.kept_before(self.posted.get(lists.KEPT + param.name, ""))
+        return Reference.of(self.given.get(param.name)) or before
+
     def _value(self, param: Param) -> str:
         if self.posted is not None:
-            return str(self.raw.get(param.name, ""))
+            return _typed(self.raw.get(param.name, ""))
         return _typed(self.filled.get(param.name, param.default))
 
 
@@ -318,7 +345,7 @@ def _limit(param: Param, limit: Any) -> str | None:
 
 def _typed(value: object) -> str:
     """A default or a frozen value as a person would type it."""
-    if value is None:
+    if value is None or isinstance(value, Mapping):
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"

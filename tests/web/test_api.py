@@ -19,6 +19,7 @@ from app.extensions import db
 from app.models.artifact import Artifact
 from app.models.job import Job
 from app.models.token import ApiToken
+from app.web.api import bodies
 
 EXPORT = {"report": "all_tasks", "params": {"status": "open"}}
 
@@ -71,7 +72,7 @@ def check(document: dict[str, Any], method: str, answer: Any) -> None:
     spoken = promised[str(answer.status_code)]
     for name in ("Location", "Link", "Idempotent-Replay", "Retry-After"):
         assert name not in answer.headers or name in spoken.get("headers", {})
-    if answer.status_code == 304:
+    if answer.status_code in (204, 304):
         return
     assert answer.mimetype in spoken["content"]
     valid(document, spoken["content"][answer.mimetype]["schema"], answer.json)
@@ -278,11 +279,11 @@ def test_fresh_is_taken(api):
         (b"null", "application/json", 422),
         (b'{"report": ' + b"9" * 5000 + b"}", "application/json", 400),
         (b"report=all_tasks", "application/x-www-form-urlencoded", 415),
-        (b"--x--", "multipart/form-data; boundary=x", 415),
+        (b"--x--", "multipart/form-data; boundary=x", 400),
         (b"{}", "text/plain", 415),
         (b"{}", None, 415),
-        (b" " * (1024 * 1024 + 1), "application/json", 413),
-        (b"x=" + b"x" * (1024 * 1024 + 1), "application/x-www-form-urlencoded", 413),
+        (b" " * (bodies.LIMIT + 1), "application/json", 413),
+        (b"x=" + b"x" * bodies.LIMIT, "application/x-www-form-urlencoded", 413),
     ],
 )
 def test_bodies_that_are_no_request(api, data, kind, status):
@@ -298,7 +299,7 @@ def test_an_endless_body_is_cut_off(api):
 
     answer = api.post(
         "/exports",
-        input_stream=BytesIO(b" " * (1024 * 1024 + 1)),
+        input_stream=BytesIO(b" " * (bodies.LIMIT + 1)),
         content_type="application/json",
         headers={"Transfer-Encoding": "chunked"},
         environ_overrides={"wsgi.input_terminated": True},

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from apiflask import APIBlueprint, APIFlask, HTTPError
 from flask import jsonify, render_template, request, url_for
-from flask_security import auth_required
+from flask_security import auth_required, current_user
 from markupsafe import Markup, escape
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.wrappers import Response
@@ -24,7 +24,7 @@ from app.models.job import Job
 from app.params import json_schema
 from app.reports import Report
 from app.settings import current
-from app.web.api import schemas
+from app.web.api import bodies, schemas
 from app.web.api.examples import (
     DONE_EXAMPLE,
     EXPORT_EXAMPLE,
@@ -37,11 +37,13 @@ from app.web.api.openapi import ETAG, NEXT_PAGE, accepted, document, operation
 from app.web.errors import waybill_error
 from app.web.people import me
 
-# What a body may have, in bytes. The longest good one is a pasted list of values.
+# What a body may have, in bytes.
 BODY_LIMIT = 1024 * 1024
 
 # Operations that take a JSON body.
 WITH_BODY = ("api.create_export", "api.forecast_export")
+# Of these, the ones whose params may be long lists, and files of such.
+WITH_LISTS = ("api.create_export", "api.forecast_export")
 
 api = APIBlueprint("api", __name__, url_prefix="/api/v1")
 signed_in = auth_required("token", "session")
@@ -99,7 +101,7 @@ def forecast_export(key: str, json_data: schemas.PreflightRequest) -> Any:
     asked = jobs.think_of(
         me(),
         key,
-        json_data.params,
+        bodies.with_lists(key, json_data.params),
         format=json_data.format,
         dialect=json_data.dialect,
         compression=json_data.compression,
@@ -131,12 +133,13 @@ def forecast_export(key: str, json_data: schemas.PreflightRequest) -> Any:
 def create_export(json_data: schemas.ExportRequest, headers_data: schemas.ExportHeaders) -> Any:
     """Ask for an export
 
-    Answers at once with a job. Look at it at its `Location`, or follow its events.
+    Answers at once with a job. Look at it at its `Location`, or follow its events. Lists of values may be
+    sent as files: see the body as `multipart/form-data`.
     """
     job = jobs.request_export(
         me(),
         json_data.report,
-        json_data.params,
+        bodies.with_lists(json_data.report, json_data.params),
         format=json_data.format,
         dialect=json_data.dialect,
         compression=json_data.compression,
@@ -238,11 +241,16 @@ def read_body() -> None:
     """Refuse a body that is too long, is no JSON, or nests too deeply, before any view looks at it."""
     if request.method != "POST":
         return
+    endpoint = request.url_rule.endpoint if request.url_rule else ""
+    limit = bodies.LIMIT if endpoint in WITH_LISTS and current_user.is_authenticated else BODY_LIMIT
+    if endpoint in WITH_LISTS and request.mimetype == "multipart/form-data":
+        bodies.read_parts(limit)
+        return
     # One more, as Werkzeug cuts a body that comes without its length at the limit, and says nothing.
-    request.max_content_length = BODY_LIMIT + 1
-    if len(request.get_data()) > BODY_LIMIT:
+    request.max_content_length = limit + 1
+    if len(request.get_data()) > limit:
         raise RequestEntityTooLarge
-    if request.url_rule is None or request.url_rule.endpoint not in WITH_BODY:
+    if endpoint not in WITH_BODY:
         return
     if not request.is_json:
         raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
@@ -277,18 +285,19 @@ def report_json(report: Report) -> dict[str, Any]:
         "roles": list(report.roles),
         "params": json_schema(report.params),
         "columns": columns and [{"name": item.name, "description": item.description} for item in columns],
-        "formats": [format_json(item) for item in formats.formats().values()],
+        "formats": [format_json(item, report) for item in formats.formats().values()],
+        "bundled": report.bundled,
         "url": absolute(f"/reports/{report.key}"),
     }
 
 
-def format_json(format: formats.Format) -> dict[str, Any]:
+def format_json(format: formats.Format, report: Report) -> dict[str, Any]:
     return {
         "name": format.name,
         "extension": format.extension,
         "content_type": format.content_type,
         "dialects": list(format.dialects),
-        "compressions": list(format.compressions),
+        "compressions": ["zip"] if report.bundled else list(format.compressions),
     }
 
 

@@ -34,6 +34,7 @@ REPORT_EXAMPLE: Json = {
             "compressions": ["none", "gzip"],
         }
     ],
+    "bundled": False,
     "url": f"{HOST}/reports/all_tasks",
 }
 EXPORT_EXAMPLE: Json = {

@@ -35,14 +35,17 @@ TAGS = [
     {"name": "Jobs", "description": "Asking for files, and following the work."},
 ]
 
+# Operations whose lists may be sent as files.
+WITH_LISTS = ("createExport", "forecastExport")
+
 # What each refusal means.
 REFUSALS = {
     400: "The request cannot be understood; `detail` says why.",
     401: "No token and no session, or one that is not good any more.",
     404: "There is no such thing, or it is not yours to see.",
     409: "The state of things does not allow it.",
-    413: "The body is longer than 1 MiB.",
-    415: "The body is not JSON.",
+    413: "The body is longer than 1 MiB (16 MiB with lists), or a file larger than it may be.",
+    415: "The body is not of the kind that is asked for.",
     422: "Some values are wrong; `errors` names each.",
     429: "Too many requests, or too many unfinished jobs.",
 }
@@ -218,9 +221,33 @@ def _tidy(method: str, found: Json) -> None:
         _tidy_parameter(parameter)
     if "requestBody" in found:
         found["requestBody"]["required"] = True
+        if found["operationId"] in WITH_LISTS:
+            content = found["requestBody"]["content"]
+            content["multipart/form-data"] = {"schema": _parts(content["application/json"]["schema"])}
     for answer in found["responses"].values():
         if not answer.get("content", True):
             del answer["content"]
+
+
+def _parts(request: Json) -> Json:
+    """The same request with lists in files: one part for each, named after its param."""
+    file: Json = {
+        "type": "string",
+        "format": "binary",
+        "description": "The values of the list param of that name: text, CSV or an Excel workbook (.xlsx).",
+    }
+    header: Json = {
+        "type": "string",
+        "description": "The header of the file's column that holds them; else the one named like the param, "
+        "else the first.",
+    }
+    return {
+        "type": "object",
+        "properties": {"request": dict(request)},
+        "required": ["request"],
+        "patternProperties": {"^params\\.": file, "^column\\.": header},
+        "additionalProperties": False,
+    }
 
 
 def _tidy_parameter(parameter: Json) -> None:

@@ -71,6 +71,7 @@ class Report(Shape):
     )
     columns: list[Column] | None = Field(description="What is in the file; null: known once it has run.")
     formats: list[Format]
+    bundled: bool = Field(description="Whether its file is a zip archive of several files of the format.")
     url: str = Field(description="The report's page.", json_schema_extra={"format": "uri"})
 
 
@@ -91,7 +92,8 @@ class ExportRequest(Question):
     report: str = Field(min_length=1, max_length=100, description="The report's key.")
     params: dict[str, Any] = Field(
         default_factory=dict,
-        description="Values by name, as the report's JSON Schema says. A name left out takes its default.",
+        description="Values by name, as the report's JSON Schema says. A name left out takes its default. "
+        "A long list of an earlier job may be given as that job shows it, `{sha256, count}`.",
     )
     format: str = Field("csv", max_length=20, description="One of the report's formats.")
     dialect: str | None = Field(
@@ -224,7 +226,9 @@ class Job(Shape):
     artifact: Artifact | None
     report: str = Field(description="The report's key.")
     title: str
-    params: dict[str, Any] = Field(description="As they were frozen when the job was asked for.")
+    params: dict[str, Any] = Field(
+        description="As they were frozen when the job was asked for. A long list is `{sha256, count}`."
+    )
     format: str
     dialect: str
     compression: str
