@@ -13,7 +13,7 @@ run: $(INSTALLED)
 	@$(BIN)/python -m app.dev.run
 
 test: $(INSTALLED)
-	@chromium=$$($(BIN)/python -m app.dev.chromium) && CHROMIUM=$$chromium $(BIN)/python -m pytest $(ARGS)
+	@chromium=$$($(BIN)/python -m app.dev.chromium) && CHROMIUM=$$chromium $(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

@@ -3,6 +3,8 @@
 Four fixtures carry most tests: `app`, `client`, `runner`, `auth`. Each test starts with empty tables, an
 empty Redis and an empty mailbox. `stack` gives the real processes of the Procfile, beside a database of
 their own.
+
+`make test` runs all of them in two processes (see `spreading.py`), each with servers of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -29,11 +32,20 @@ from app.dev.seaweedfs import SeaweedFS
 from app.dev.smtp import Smtp
 from app.dev.stack import Stack
 from app.dev.valkey import Valkey
+from tests.spreading import pytest_xdist_auto_num_workers, pytest_xdist_make_scheduler  # noqa: F401
 
 if TYPE_CHECKING:
     from apiflask import APIFlask
     from flask.testing import FlaskClient, FlaskCliRunner
     from playwright.sync_api import Browser, Page
+
+# The same examples in every run, however slow the machine; to look for others:
+# `make test ARGS="--hypothesis-profile=search -k any_text"`.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", deadline=None, max_examples=2_000)
+settings.load_profile("steady")
 
 PASSWORD = "correct horse battery staple"
 DEMO_TASKS = 2_000
@@ -161,10 +173,17 @@ def seeded(session_app: APIFlask, session_environ: dict[str, str]) -> frozenset[
         return frozenset(table for table in tables if _has_rows(connection, table))
 
 
+@pytest.fixture(scope="session")
+def broom(session_environ: dict[str, str], seeded: frozenset[str]) -> Iterator[Broom]:
+    broom = Broom(session_environ["DATABASE_URL"], keep=seeded)
+    yield broom
+    broom.close()
+
+
 @pytest.fixture
-def app(session_app: APIFlask, session_environ: dict[str, str], seeded: frozenset[str]) -> APIFlask:
+def app(session_app: APIFlask, session_environ: dict[str, str], broom: Broom) -> APIFlask:
     """The app with empty tables, an empty Redis and an empty mailbox."""
-    _empty_tables(session_environ["DATABASE_URL"], keep=seeded)
+    broom.sweep()
     with redis.Redis.from_url(session_environ["REDIS_URL"]) as client:
         client.flushdb()
     Mailbox(Path(session_environ["MAILBOX_DIR"])).clear()
@@ -369,8 +388,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=str(chromium.find()), args=chromium.ARGUMENTS, timeout=60_000
@@ -404,11 +424,6 @@ def sign_in(stack: RealStack) -> Callable[..., None]:
         page.wait_for_url(lambda url: "/sign-in" not in url)
 
     return sign_in
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests last: Playwright keeps an event loop in the main thread, which asyncio.run refuses."""
-    items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))
 
 
 # --- details ----------------------------------------------------------------------------------------------
@@ -460,10 +475,36 @@ def _has_rows(connection: psycopg.Connection[Any], table: str) -> bool:
     return bool(row and row[0])
 
 
-def _empty_tables(url: str, keep: frozenset[str]) -> None:
-    """DELETE is ten times faster than TRUNCATE on tables of few rows, and waits for no reader."""
-    with psycopg.connect(make_conninfo(url, options="-c lock_timeout=10s")) as connection:
-        connection.execute("SET LOCAL session_replication_role = replica")  # foreign keys look away
-        for table in _tables(connection):
-            if table not in keep:
-                connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+class Broom:
+    """Empties all tables but those to keep, over a connection that it keeps for the next time.
+
+    DELETE is ten times faster than TRUNCATE on tables of few rows, and waits for no reader.
+    """
+
+    def __init__(self, url: str, keep: frozenset[str]) -> None:
+        self._conninfo = make_conninfo(url, options="-c lock_timeout=30s")
+        self._keep = keep
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def sweep(self) -> None:
+        try:
+            self._delete()
+        except psycopg.OperationalError:  # the last test cut it
+            self.close()
+            self._delete()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _delete(self) -> None:
+        if self._connection is None:
+            self._connection = psycopg.connect(self._conninfo, autocommit=True)
+        tables = [table for table in _tables(self._connection) if table not in self._keep]
+        deletes = sql.SQL(";").join(
+            sql.SQL("DELETE FROM {}").format(sql.Identifier(table)) for table in tables
+        )
+        with self._connection.transaction():
+            # Foreign keys look away.
+            self._connection.execute(sql.SQL("SET LOCAL session_replication_role = replica;") + deletes)

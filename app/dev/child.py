@@ -16,11 +16,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from app.errors import WaybillError
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+# Below those that kernels give to outgoing connections: from 32768 (Linux) or 49152.
+PORTS = range(20_000, 32_000)
+# Each process goes round from a place of its own, so that no port is given out twice within minutes.
+_turns = count(os.getpid() * 1009)
 
 
 class ChildFailed(WaybillError):
@@ -208,11 +213,15 @@ def stop_together(processes: Sequence[Child | Server], seconds: float) -> None:
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on 127.0.0.1 that nobody listens on, and that nobody is given by chance.
+
+    Those that the kernel gives (port 0) may belong to any connection before a server comes to bind them.
+    """
+    while True:
+        port = PORTS[next(_turns) % len(PORTS)]
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def listens(port: int, host: str = "127.0.0.1") -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import pwd
@@ -12,7 +13,8 @@ import stat
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -194,17 +196,27 @@ def programs() -> Path:
 
 
 def _make_system_user(name: str) -> None:
+    command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name]
     try:
-        pwd.getpwnam(name)
-    except KeyError:
-        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise ChildFailed(
-                f"PostgreSQL refuses to run as root, and a system user {name!r} could not be made "
-                f"({error}). Start Waybill as an ordinary user, or set DATABASE_URL to your own PostgreSQL."
-            ) from None
+        with _one_at_a_time():
+            if name not in {user.pw_name for user in pwd.getpwall()}:
+                subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ChildFailed(
+            f"PostgreSQL refuses to run as root, and a system user {name!r} could not be made "
+            f"({error}). Start Waybill as an ordinary user, or set DATABASE_URL to your own PostgreSQL."
+        ) from None
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Of all processes that use these programs."""
+    folder = os.open(programs(), os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _socket_directory(directory: Path) -> Path:

@@ -75,11 +75,11 @@ def numbers(page: Page) -> list[int]:
     return found
 
 
-def status(page: Page, expected: str, timeout: float = 20_000) -> None:
+def status(page: Page, expected: str, timeout: float = 60_000) -> None:
     """Wait until the page says so."""
     page.wait_for_selector(f"#job[data-status={expected}]", timeout=timeout)
 
 
-def lines(page: Page, count: int, timeout: float = 20_000) -> None:
+def lines(page: Page, count: int, timeout: float = 60_000) -> None:
     """Wait until the log has so many lines or more."""
     page.wait_for_selector(f"#log-lines > li:nth-child({count})", state="attached", timeout=timeout)

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import ADMIN_SIGN_IN, MEMBER, MEMBER_SIGN_IN, lines, numbers, start, status
+from tests.waiting import until
 
 ALWAYS = {
     "sign-in": "/sign-in",
@@ -160,11 +161,11 @@ def test_without_scripts_the_page_refreshes_itself(stack: Any, window: Any, sign
     sign_in(plain, *MEMBER_SIGN_IN)
     plain.goto("/?q=slow")
     expect(plain.get_by_role("link", name="All tasks")).to_have_count(0)
-    start(plain, rows=300, batches=20, pause="0.3")
-    expect(plain.locator("#job-head .status")).to_have_text("Running", timeout=10_000)
+    start(plain, rows=300, batches=25, pause="0.4")
+    expect(plain.locator("#job-head .status")).to_have_text("Running")
     seen = len(numbers(plain))
-    expect(plain.locator(f"#L{seen + 1}")).to_be_attached(timeout=10_000)
-    expect(plain.get_by_role("link", name="Download")).to_be_visible(timeout=20_000)
+    expect(plain.locator(f"#L{seen + 1}")).to_be_attached()
+    expect(plain.get_by_role("link", name="Download")).to_be_visible()
     last = plain.locator("#log-lines > li").last
     expect(last).to_be_in_viewport(ratio=0.1)
     # No button is there that would do nothing.
@@ -207,7 +208,7 @@ def test_an_export_by_keyboard_alone(member: Page) -> None:
     expect(dialog).to_be_hidden()
     expect(member.get_by_role("button", name="Cancel")).to_be_focused()
     press_until(member, "#log")
-    status(member, "succeeded", timeout=30_000)
+    status(member, "succeeded")
     expect(member.locator("#log")).to_be_focused()
 
 
@@ -261,28 +262,6 @@ def test_the_calendar_fills_the_field(member: Page) -> None:
 
 
 FAR = "box => box.scrollHeight - box.scrollTop - box.clientHeight"
-
-
-def test_the_log_stays_at_its_end_unless_one_scrolled_up(member: Page) -> None:
-    member.set_viewport_size({"width": 1000, "height": 500})
-    start(member, rows=400, batches=60, pause="0.15")
-    log, jump = member.locator("#log"), member.locator("#log-jump")
-    lines(member, 25)
-    assert log.evaluate(FAR) < 2
-    expect(jump).to_be_hidden()
-    log.hover()
-    member.mouse.wheel(0, -150)
-    expect(jump).to_be_visible()
-    stood = log.evaluate("box => box.scrollTop")
-    lines(member, len(numbers(member)) + 5)
-    assert log.evaluate("box => box.scrollTop") == stood
-    expect(jump).to_contain_text("new line")
-    jump.click()
-    expect(jump).to_be_hidden()
-    lines(member, len(numbers(member)) + 3)
-    assert log.evaluate(FAR) < 2
-
-
 PUSH = """([first, count]) => {
   const job = document.getElementById("job");
   for (let number = first; number < first + count; number += 1) {
@@ -294,6 +273,29 @@ PUSH = """([first, count]) => {
 }"""
 
 
+def test_the_log_stays_at_its_end_unless_one_scrolled_up(member: Page, seeded: Any) -> None:
+    member.set_viewport_size({"width": 1000, "height": 500})
+    member.goto(seeded("running"))
+    log, jump = member.locator("#log"), member.locator("#log-jump")
+    member.evaluate(PUSH, [10, 20])
+    lines(member, 29)
+    until(lambda: log.evaluate(FAR) < 2)
+    expect(jump).to_be_hidden()
+    log.hover()
+    member.mouse.wheel(0, -150)
+    expect(jump).to_be_visible()
+    stood = log.evaluate("box => box.scrollTop")
+    member.evaluate(PUSH, [30, 5])
+    lines(member, 34)
+    assert log.evaluate("box => box.scrollTop") == stood
+    expect(jump).to_contain_text("new line")
+    jump.click()
+    expect(jump).to_be_hidden()
+    member.evaluate(PUSH, [35, 3])
+    lines(member, 37)
+    until(lambda: log.evaluate(FAR) < 2)
+
+
 def test_a_log_of_100_000_lines_stays_quick(member: Page, seeded: Any) -> None:
     member.goto(seeded("running"))
     took = []
@@ -303,8 +305,8 @@ def test_a_log_of_100_000_lines_stays_quick(member: Page, seeded: Any) -> None:
         took.append(member.evaluate("performance.now()") - began)
     last = 100_009
     expect(member.locator(f"#L{last}")).to_be_in_viewport()
-    # The last lines cost what the first did.
-    assert sum(took[-30:]) < 4 * sum(took[:30]), took
+    # The last lines cost what the first did, whatever else the machine was at meanwhile.
+    assert min(took[-30:]) < 4 * min(took[:30]), took
     found = numbers(member)
     assert found[-1] == last
     assert found == list(range(found[0], last + 1))
@@ -353,7 +355,7 @@ def test_quarters_are_announced_and_nothing_else(member: Page, seeded: Any) -> N
               detail: { done: thousands * 1000, total: 1000000, unit: "rows" },
             })), thousands - 430);
           }
-          setTimeout(() => done(said), 800);
+          setTimeout(() => setTimeout(() => done(said), 200), 600);
         })"""
     )
     assert said == ["50 percent done.", "75 percent done."]
