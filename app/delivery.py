@@ -24,8 +24,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import events, links, mail, settings
 from app.errors import WaybillError
 from app.extensions import db
+from app.imports.checked import Counts
 from app.models.artifact import Artifact
 from app.models.delivery import Delivery
+from app.models.imports import APPLY, DRY_RUN, UNDO, Import
 from app.models.job import FAILED, SUCCEEDED, Job
 from app.params import Param, Params
 from app.params.kinds import Reference
@@ -152,9 +154,14 @@ def _message(delivery: Delivery) -> EmailMessage:
     job = delivery.job
     if not job.owner.active:
         raise Pointless(f"The account of {job.owner.email} is closed.")
-    words = _ready(job) if delivery.name == "ready" else _failed(delivery)
+    words = _failed(delivery) if delivery.name == "failed" else None
+    if job.kind == "import":
+        template = "import_failed" if words else "imported"
+        words = (words or {}) | _imported(job)
+    else:
+        template, words = delivery.name, words or _ready(job)
     return mail.compose(
-        delivery.name,
+        template,
         to=job.owner.email,
         message_id=delivery.message_id,
         headers={"X-Waybill-Job": str(job.id)},
@@ -184,6 +191,47 @@ def _ready(job: Job) -> dict[str, Any]:
         "expires": _when(artifact.expires_at),
         "signed_in": signed_in,
     }
+
+
+def _imported(job: Job) -> dict[str, Any]:
+    """What a step of an import found or did, also if it stopped."""
+    import_ = db.session.get_one(Import, job.import_id)
+    raw = {APPLY: import_.result, DRY_RUN: import_.forecast, UNDO: import_.undone}[job.step or APPLY]
+    counts = Counts.of(raw or {})
+    artifact: Artifact | None = db.session.scalar(select(Artifact).where(Artifact.job_id == job.id))
+    now = db.session.scalars(select(func.clock_timestamp())).one()
+    good = artifact and not (artifact.removed_at or artifact.link_revoked_at) and artifact.expires_at > now
+    if artifact and good:
+        _there(artifact)
+    changed = job.step == APPLY and counts.inserted + counts.updated > 0 and job.finished_at is not None
+    kept = timedelta(hours=settings.current().retention_hours)
+    return {
+        "step": job.step,
+        "filename": import_.upload.filename,
+        "counts": counts if raw else None,
+        "facts": _counted(counts, job.step or APPLY) if raw else [],
+        "artifact": artifact if good else None,
+        "url": links.url(artifact) if artifact and good else None,
+        "expires": _when(artifact.expires_at) if artifact and good else None,
+        "undo_until": _when(job.finished_at + kept) if changed and job.finished_at else None,
+        "import_url": f"{settings.current().public_url.rstrip('/')}/imports/{import_.id}",
+    }
+
+
+def _counted(counts: Counts, step: str) -> list[tuple[str, str]]:
+    """The counts in words; those of nothing are left out, but for what matters."""
+    if step == UNDO:
+        told = [("Put back", counts.updated), ("Removed again", counts.inserted)]
+        more = [("Left alone, as edited since", counts.skipped)]
+    else:
+        would = "Would be " if step == DRY_RUN else ""
+        names = [f"{would}{word}" for word in ("inserted", "updated", "refused")]
+        figures = (counts.inserted, counts.updated, counts.refused)
+        told = [("Rows read", counts.read)]
+        told += [(name.capitalize(), figure) for name, figure in zip(names, figures, strict=True)]
+        more = [("Unchanged", counts.unchanged), ("Left alone", counts.skipped)]
+        more.append(("Replaced by a later line", counts.superseded))
+    return [(name, f"{figure:,}") for name, figure in [*told, *(pair for pair in more if pair[1])]]
 
 
 def _there(artifact: Artifact) -> None:
