@@ -9,25 +9,21 @@ from __future__ import annotations
 import os
 import random
 import signal
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import select, update
 
 from app import events, exports, jobs, leases, storage
 from app.exports import parts as making
 from app.extensions import db
 from app.models import Job, Part, User
 from app.reports import Report, registry
+from tests.chaos.killing import held_breath, kill_at, run_out, worker
 
-LOCKS = count(4242)
 PARTS = 4
 # Where a worker may be killed: before a part is done, after it, and before the whole is published.
 BOUNDARIES = [
@@ -81,9 +77,9 @@ def test_a_worker_killed_at_a_boundary(
     where: str, condition: str, table: str, ask: Callable[..., UUID], undisturbed: bytes, app: Any
 ) -> None:
     job_id = ask()
-    _kill_at(table, condition, app, job_id)
+    kill_at(table, condition, app, job_id)
     finished = _finished(job_id)
-    _run_out(job_id)
+    run_out(job_id)
     job = _export(job_id)
     assert job.attempt == 2
     assert _content(job) == undisturbed
@@ -100,15 +96,15 @@ def test_killed_again_and_again(ask: Callable[..., UUID], undisturbed: bytes, ap
     job_id = ask()
     for _ in range(5):
         _, condition, table = fate.choice(BOUNDARIES)
-        with _held_breath(table, condition) as boundary:
-            worker = _worker(app, job_id)
+        with held_breath(table, condition) as boundary:
+            pid = worker(app, job_id)
             if boundary.wait(5):
-                os.kill(worker, signal.SIGKILL)
-            os.waitpid(worker, 0)
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
             boundary.forget()
         if db.session.scalar(select(Job.status).where(Job.id == job_id)) == "succeeded":
             break
-        _run_out(job_id)
+        run_out(job_id)
         db.session.rollback()
     job = db.session.get_one(Job, job_id)
     if job.status != "succeeded":
@@ -119,18 +115,18 @@ def test_killed_again_and_again(ask: Callable[..., UUID], undisturbed: bytes, ap
 def test_a_helper_makes_parts_and_may_die(ask: Callable[..., UUID], undisturbed: bytes, app: Any) -> None:
     job_id = ask()
     holds = (
-        _held_breath("parts", "NEW.status = 'running' AND NEW.number = 2"),
-        _held_breath("parts", "NEW.status = 'done' AND NEW.number = 3"),
+        held_breath("parts", "NEW.status = 'running' AND NEW.number = 2"),
+        held_breath("parts", "NEW.status = 'done' AND NEW.number = 3"),
     )
     with holds[0] as second, holds[1] as third:
-        conductor = _worker(app, job_id)
+        conductor = worker(app, job_id)
         second.wait()
-        helper = _worker(app, job_id, helping=True)
+        helper = worker(app, job_id, helping=True)
         third.wait()
         os.kill(helper, signal.SIGKILL)
         os.waitpid(helper, 0)
         third.forget()
-        _run_out(job_id, Part)
+        run_out(job_id, Part)
         second.release()
         os.waitpid(conductor, 0)
     job = db.session.get_one(Job, job_id)
@@ -146,9 +142,9 @@ def test_a_report_may_demand_one_snapshot(
     report: Report = registry().get("all_tasks")
     monkeypatch.setattr(report, "consistency", "snapshot")
     job_id = ask()
-    _kill_at("parts", "NEW.status = 'done' AND NEW.number = 3", app, job_id)
+    kill_at("parts", "NEW.status = 'done' AND NEW.number = 3", app, job_id)
     assert _finished(job_id) == [1, 2]
-    _run_out(job_id)
+    run_out(job_id)
     job = _export(job_id)
     assert _content(job) == undisturbed
     assert len({part["snapshot_at"] for part in _receipt(job)}) == 1
@@ -159,9 +155,9 @@ def test_a_part_that_is_not_what_was_written_is_made_again(
     damage: str, ask: Callable[..., UUID], undisturbed: bytes, app: Any
 ) -> None:
     job_id = ask()
-    _kill_at("parts", "NEW.status = 'done' AND NEW.number = 3", app, job_id)
+    kill_at("parts", "NEW.status = 'done' AND NEW.number = 3", app, job_id)
     _damage(job_id, damage)
-    _run_out(job_id)
+    run_out(job_id)
     assert _content(_export(job_id)) == undisturbed
     assert any("Part 1 is not what was written" in line for line in _log(job_id))
 
@@ -174,7 +170,7 @@ def test_gzip_parts_are_one_gzip_file(ask: Callable[..., UUID], undisturbed: byt
 
 def test_trying_again_reads_anew(ask: Callable[..., UUID], app: Any) -> None:
     job_id = ask()
-    _kill_at("parts", "NEW.status = 'done' AND NEW.number = 2", app, job_id)
+    kill_at("parts", "NEW.status = 'done' AND NEW.number = 2", app, job_id)
     db.session.execute(update(Job).values(status="failed", lease_expires_at=None))
     db.session.commit()
     jobs.retry(db.session.get_one(Job, job_id))
@@ -194,96 +190,6 @@ def _export(job_id: UUID, *, whole: bool = False) -> Job:
     job = db.session.get_one(Job, job_id)
     assert job.status == "succeeded", _log(job_id)
     return job
-
-
-def _worker(app: Any, job_id: UUID, *, helping: bool = False) -> int:
-    """A process that claims the job (or helps with it); its pid."""
-    db.session.remove()
-    attempt = db.session.scalar(select(Job.attempt).where(Job.id == job_id)) or 0
-    db.session.remove()
-    pid = os.fork()
-    if pid:
-        return pid
-    db.engine.dispose(close=False)
-    with app.app_context():
-        if helping:
-            making.help_out(job_id, attempt)
-        else:
-            lease = leases.claim(job_id)
-            if lease:
-                exports.run(lease)
-    os._exit(0)
-
-
-def _kill_at(table: str, condition: str, app: Any, job_id: UUID) -> None:
-    """Start a worker on the job, and kill it where it meets the condition."""
-    with _held_breath(table, condition) as boundary:
-        worker = _worker(app, job_id)
-        assert boundary.wait()
-        os.kill(worker, signal.SIGKILL)
-        os.waitpid(worker, 0)
-        boundary.forget()
-
-
-class _Boundary:
-    """A place in the database where everybody stops until told otherwise."""
-
-    def __init__(self, conn: psycopg.Connection[Any], lock: int) -> None:
-        self._conn, self._lock = conn, lock
-
-    def wait(self, seconds: float = 30) -> bool:
-        """True once somebody stopped here."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if self._waiting():
-                return True
-            time.sleep(0.02)
-        return False
-
-    def release(self) -> None:
-        self._conn.execute("SELECT pg_advisory_unlock_all()")
-
-    def forget(self) -> None:
-        """The dead worker's connection ends, and with it what it had not committed."""
-        for pid in self._waiting():
-            self._conn.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
-        self.release()
-
-    def _waiting(self) -> list[int]:
-        query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted"
-        rows = self._conn.execute(query, (self._lock,))
-        return [row[0] for row in rows]
-
-
-@contextmanager
-def _held_breath(table: str, condition: str) -> Iterator[_Boundary]:
-    url = db.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
-    lock = next(LOCKS)
-    name = f"hold_{lock}"
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute("SELECT pg_advisory_lock(%s)", (lock,))
-        conn.execute(
-            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF {condition} THEN"
-            f" PERFORM pg_advisory_xact_lock_shared({lock}); END IF; RETURN NEW; END $$;"
-            f"CREATE TRIGGER {name} BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()"
-        )
-        try:
-            yield _Boundary(conn, lock)
-        finally:
-            conn.execute("SELECT pg_advisory_unlock_all()")
-            conn.execute(f"DROP FUNCTION {name} CASCADE")
-
-
-def _run_out(job_id: UUID, *tables: Any) -> None:
-    """The dead worker's leases, as if the time had passed."""
-    for table in tables or (Job, Part):
-        column = Job.id if table is Job else Part.job_id
-        db.session.execute(
-            update(table)
-            .where(column == job_id, table.status == "running")
-            .values(lease_expires_at=text("now() - interval '1 second'"))
-        )
-    db.session.commit()
 
 
 def _finished(job_id: UUID) -> list[int]:
