@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
@@ -22,7 +21,6 @@ from app.importers import Column, Importer, Refused, value_of
 from app.imports.checked import Checked, Reject
 from app.imports.dialect import Dialect
 from app.imports.parse import Parsed, parse
-from app.imports.table import Field
 from app.imports.typed import DIGITS, TYPES, Cells, Reader, shown
 from app.params import did_you_mean
 
@@ -31,10 +29,6 @@ Places = np.ndarray[Any, np.dtype[np.int64]]
 EMPTY, WRONG_TYPE, NO_CHOICE = "required", "type", "choice"
 TOO_SMALL, TOO_LARGE, TOO_LONG, PATTERN, TWICE = "min", "max", "max_length", "pattern", "duplicate"
 
-TOO_FINE = "scale"
-
-# What PostgreSQL's whole numbers reach to; all of int8's are taken anyway.
-INTEGERS = {"int2": (-(2**15), 2**15 - 1), "int4": (-(2**31), 2**31 - 1)}
 # What rules see decimals as.
 EXACT = pa.decimal256(2 * DIGITS, DIGITS)
 
@@ -47,7 +41,7 @@ class BrokenHook(WaybillError):
 
 class Checker:
     """Checks chunk after chunk of one file; `mapping` says where in it each of the importer's columns is, and
-    `width` how many columns it has. With the target's `fields`, what they can't hold is refused as well.
+    `width` how many columns it has.
 
     `columns` are those that are written: the file has them, or they have a default. `defaulted` are the names
     of those that the file lacks.
@@ -59,7 +53,6 @@ class Checker:
         dialect: Dialect,
         mapping: Mapping[str, int | None],
         width: int,
-        fields: Mapping[str, Field] | None = None,
     ) -> None:
         self._importer, self._dialect, self._width = importer, dialect, width
         self._places = {name: place for name, place in mapping.items() if place is not None}
@@ -67,7 +60,7 @@ class Checker:
         self.columns = tuple(written)
         self.defaulted = frozenset(column.name for column in written if column.name not in self._places)
         self._wanted = [self._places[c.name] for c in written if c.name in self._places]
-        self._rules = [_Rules(column, dialect, (fields or {}).get(column.name)) for column in written]
+        self._rules = [_Rules(column, dialect) for column in written]
         types = [(rules.column.name, rules.type) for rules in self._rules]
         self.schema = pa.schema([("line", pa.int64()), *types])
 
@@ -221,20 +214,15 @@ class _Found:
 class _Rules:
     """One column's type and rules."""
 
-    def __init__(self, column: Column, dialect: Dialect, field: Field | None) -> None:
-        self.column = column if field is None else _narrowed(column, field)
-        self.type, self._digits = TYPES[column.type], None
-        if field and field.precision and column.type == "decimal" and not column.references:
-            digits, scale = field.precision
-            if digits <= DIGITS and 0 <= scale <= digits:
-                self.type, self._digits = pa.decimal128(digits, scale), field.precision
+    def __init__(self, column: Column, dialect: Dialect) -> None:
+        self.column, self.type = column, TYPES[column.type]
         self._reader = Reader(column, dialect)
 
     def values(self, cells: Cells | None, found: _Found) -> Cells:
         """Typed values; None: the file lacks the column. What is wrong goes to `found`."""
         column = self.column
         if cells is None:
-            return pc.cast(pa.repeat(self._default, found.rows), self.type)
+            return pa.repeat(self._default, found.rows)
         typed = self._reader.read(cells)
         self._add(found, typed.bad, WRONG_TYPE, lambda at: self._reader.complaint(cells[at].as_py()))
         values = typed.values if column.default is None else pc.fill_null(typed.values, self._default)
@@ -246,26 +234,12 @@ class _Rules:
                 places = np.flatnonzero(pc.fill_null(broken, False))
                 texts = {at: message(cells[at].as_py(), values[at].as_py()) for at in places.tolist()}
                 self._add(found, places, code, texts.__getitem__)
-        return values if self._digits is None else self._fixed(values, found, *self._digits)
+        return values
 
     def stored(self, row: Mapping[str, Any]) -> Any:
         """The column's value in a row of Python's, as it is in `rows`."""
         value = row[self.column.name]
-        return format(value, "f") if isinstance(value, Decimal) and self._digits is None else value
-
-    def _fixed(self, values: Cells, found: _Found, digits: int, scale: int) -> Cells:
-        """Decimals of a column that keeps so many digits in all, and so many behind the mark."""
-        try:
-            return pc.cast(values, self.type)
-        except pa.ArrowInvalid:
-            large = pc.match_substring_regex(values, rf"^-?0*[1-9][0-9]{{{digits - scale},}}([.]|$)")
-            fine = pc.match_substring_regex(values, rf"[.][0-9]{{{scale}}}0*[1-9]")
-        whole = f"The number has more than {digits - scale} digits before its decimal mark."
-        self._add(found, np.flatnonzero(pc.fill_null(large, False)), TOO_LARGE, lambda _: whole)
-        behind = f"The number has more than {scale} digits behind its decimal mark."
-        self._add(found, np.flatnonzero(pc.fill_null(fine, False)), TOO_FINE, lambda _: behind)
-        good = pc.if_else(pc.or_(large, fine), None, values)
-        return pc.cast(pc.replace_substring_regex(good, rf"([.][0-9]{{{scale}}})0+$", r"\1"), self.type)
+        return format(value, "f") if isinstance(value, Decimal) else value
 
     def _add(self, found: _Found, places: Places, code: str, message: Callable[[int], str]) -> None:
         found.add(places, self.column.name, code, message)
@@ -327,20 +301,4 @@ class _Rules:
     @cached_property
     def _default(self) -> pa.Scalar[Any]:
         value = value_of(self.column.type, self.column.default)
-        text = format(value, "f") if isinstance(value, Decimal) else value
-        return pa.scalar(text, TYPES[self.column.type])
-
-
-def _narrowed(column: Column, field: Field) -> Column:
-    """The column with what its field of the table can hold, so that the database need not refuse a chunk."""
-    required = column.required or field.required
-    if column.references:
-        return replace(column, required=required)
-    least, most, longest = column.min, column.max, column.max_length
-    if column.type == "int" and field.type in INTEGERS:
-        low, high = INTEGERS[field.type]
-        least, most = max(low, low if least is None else least), min(high, high if most is None else most)
-    if column.type == "text" and field.length is not None:
-        longest = field.length if longest is None else min(longest, field.length)
-    choices = column.choices or (tuple(field.labels) if column.type == "text" else ())
-    return replace(column, required=required, min=least, max=most, max_length=longest, choices=choices)
+        return pa.scalar(self.stored({self.column.name: value}), self.type)

@@ -14,13 +14,12 @@ from app.extensions import db
 from app.importers import Column, Importer
 from app.imports.dialect import Dialect
 from app.imports.likeness import likeness, plain
+from app.imports.rejects import own
 from app.models.choice import MappingChoice
 from app.models.imports import INSERT, UPDATE
 from app.models.user import User
 from app.params import did_you_mean
 
-# What a file of refused rows has beside the original columns: it may come back with them.
-OF_REJECTS = ("line", "column", "code", "message")
 # Names that are less alike than this are not matched.
 ALIKE = 0.7
 
@@ -38,7 +37,7 @@ def match(
     if remembered is not None and _fits(importer, header, remembered):
         return {column.name: remembered.get(column.name) for column in importer.columns}
     found: Places = dict.fromkeys(column.name for column in importer.columns)
-    free = {place for place in range(_width(header)) if header[place].strip()}
+    free = {place for place in range(own(header)) if header[place].strip()}
     scored = (
         (_score(column, header[place]), -place, -order)
         for order, column in enumerate(importer.columns)
@@ -95,7 +94,7 @@ def problems(importer: Importer, mapping: Mapping[str, int | None], mode: str) -
 def unused(header: Sequence[str], mapping: Mapping[str, int | None]) -> list[str]:
     """The file's columns that go nowhere, but for those of a file of refused rows."""
     used = {place for place in mapping.values() if place is not None}
-    return [header[place] for place in range(_width(header)) if place not in used]
+    return [header[place] for place in range(own(header)) if place not in used]
 
 
 def remember(
@@ -121,19 +120,11 @@ def remembered(user: User, importer: Importer, header: Sequence[str]) -> Mapping
 
 def fingerprint(header: Sequence[str]) -> str:
     """The same for a file and the file of its refused rows."""
-    return hashlib.sha256(json.dumps(list(header[: _width(header)])).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(list(header[: own(header)])).encode()).hexdigest()
 
 
 def called(column: Column) -> str:
     return column.label or column.name.replace("_", " ").capitalize()
-
-
-def _width(header: Sequence[str]) -> int:
-    """How many columns are the file's own."""
-    extra = len(OF_REJECTS)
-    return (
-        len(header) - extra if tuple(header[-extra:]) == OF_REJECTS and len(header) > extra else len(header)
-    )
 
 
 def _score(column: Column, name: str) -> float:

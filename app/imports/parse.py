@@ -23,6 +23,8 @@ RETURN = "stray_return"
 NUL = "nul"
 NOT_TEXT = "not_utf8"
 RAGGED = "ragged"
+# What is no row of the file's columns; other refused rows are.
+UNREADABLE = frozenset({UNCLOSED, RETURN, NUL, NOT_TEXT, RAGGED})
 
 _UNCLOSED = (
     "A quote opens a cell here and is not closed before the next delimiter or line end. "
