@@ -2,8 +2,8 @@
 
 Each row is as it stood in the file, byte for byte, in the file's delimiter and quotes, with four columns
 more: line, column, code, message. A row that is none of the file's columns (a cell too many, a quote that is
-not closed) stands whole in the first cell instead, so that it spoils no other row, and is not taken for a good
-one when it comes back as it is.
+not closed) stands whole in the first cell instead: so it spoils no other row, and is not taken for a good one
+when it comes back as it is.
 
 Nothing is done against formulas in the original cells: who corrects what we gave out, and sends it in again,
 must find it unchanged. They are the sender's own. The cells that we add are never formulas.
@@ -12,16 +12,16 @@ must find it unchanged. They are the sender's own. The cells that we add are nev
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Protocol
 
 from app.formats._spreadsheet import Rules
+from app.imports.added import names, own
 from app.imports.checked import Reject
 from app.imports.dialect import Dialect
 from app.imports.parse import UNREADABLE
 
-ADDED = ("line", "column", "code", "message")
 BOM, END = "\ufeff", "\r\n"
 # What is written at once, in bytes.
 BLOCK = 256 * 1024
@@ -45,25 +45,6 @@ def write(rejects: Iterable[Reject], header: Sequence[str], dialect: Dialect, wr
     return rows
 
 
-def own(header: Sequence[str]) -> int:
-    """How many columns of a file are its own; behind them are those that `write` added."""
-    before = len(header) - len(ADDED)
-    return before if before > 0 and tuple(header[before:]) == _names(header[:before]) else len(header)
-
-
-def _names(header: Sequence[str]) -> tuple[str, ...]:
-    """The added columns by names that the file does not have."""
-    return tuple(next(name for name in _numbered(name) if name not in header) for name in ADDED)
-
-
-def _numbered(name: str) -> Iterator[str]:
-    yield name
-    number = 2
-    while True:
-        yield f"{name}_{number}"
-        number += 1
-
-
 class _Shape:
     """How one file's rows are written."""
 
@@ -74,8 +55,8 @@ class _Shape:
         self._came_back = len(self._header) < len(header)
 
     def titles(self) -> bytes:
-        names = [*self._header, *_names(self._header)]
-        return (BOM + self._dialect.delimiter.join(map(self._cell, names)) + END).encode()
+        titles = [*self._header, *names(self._header)]
+        return (BOM + self._dialect.delimiter.join(map(self._cell, titles)) + END).encode()
 
     def row(self, reject: Reject) -> bytes:
         said = Rules().text(reject.message)

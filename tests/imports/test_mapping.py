@@ -6,6 +6,7 @@ from app.errors import InvalidParams
 from app.extensions import db
 from app.importers import Column, Importer
 from app.imports import mapping
+from app.imports.added import ADDED
 from app.imports.dialect import Dialect
 from app.models.user import User
 
@@ -115,6 +116,6 @@ def test_a_mapping_is_remembered_by_person_and_header(app, member, other):
         assert found.mapping == chosen
         assert Dialect.of(found.dialect) == Dialect(dates="dmy")
         # The refused rows of the file come back with four columns more.
-        assert mapping.remembered(mine, Members(), [*header, *mapping.OF_REJECTS]) is found
+        assert mapping.remembered(mine, Members(), [*header, *ADDED]) is found
         assert mapping.remembered(mine, Members(), ["b", "a"]) is None
         assert mapping.remembered(theirs, Members(), header) is None
