@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -311,6 +312,42 @@ def test_sqlite_with_types_that_change_late(
     if format == "csv":
         assert content.startswith(b"id,size\n10,20\n11,22\n")
         assert content.endswith(b"29998,59996\n29999,huge\n")
+
+
+@pytest.mark.parametrize("scheme", ["duckdb", "sqlite+pysqlite"])
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_columns_are_chosen_of_sources_that_lose_the_order(
+    app: Any,
+    report: Callable[..., None],
+    member: User,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    scheme: str,
+    format: str,
+) -> None:
+    from dataclasses import replace
+
+    import duckdb
+    import pyarrow.parquet
+
+    path = tmp_path / "shop.db"
+    connect: Any = duckdb.connect if scheme == "duckdb" else sqlite3.connect
+    with contextlib.closing(connect(str(path))) as conn:
+        conn.execute("CREATE TABLE things (id INTEGER, size INTEGER)")
+        conn.executemany("INSERT INTO things VALUES (?, ?)", [(number, number % 7) for number in range(500)])
+        conn.commit()
+    sources = replace(app.config["WAYBILL"], sources={"demo": f"{scheme}:///{path}"})
+    monkeypatch.setitem(app.config, "WAYBILL", sources)
+    report("things.sql", sql("SELECT id, size, 'x' AS note FROM things ORDER BY size DESC, id"))
+    job = make(member, "things", columns=["size", "id"], format=format)
+    assert job.status == "succeeded", lines(job)
+    _, content = artifact(job)
+    rows = sorted(((number % 7, number) for number in range(500)), key=lambda row: (-row[0], row[1]))
+    if format == "csv":
+        assert content.decode().splitlines() == ["size,id", *(f"{size},{number}" for size, number in rows)]
+    else:
+        table = pyarrow.parquet.read_table(io.BytesIO(content))
+        assert [tuple(row.values()) for row in table.to_pylist()] == rows
 
 
 def test_a_connection_cut_in_the_middle_is_tried_again(report: Callable[..., None], member: User) -> None:

@@ -268,11 +268,11 @@ def test_the_form_says_whose_clock_it_is_and_offers_the_browsers_once(
 ) -> None:
     auth.sign_in(member)
     page = client.get("/reports/days").text
-    assert "<span data-zone>UTC</span>" in page
+    assert "data-zone>UTC</span>" in page
     assert 'data-offer="/account/time-zone"' in page
     client.post("/account/time-zone", data={"csrf_token": auth.csrf(), "time_zone": "Asia/Tokyo"})
     page = client.get("/reports/days").text
-    assert "<span data-zone>Asia/Tokyo</span>" in page
+    assert "data-zone>Asia/Tokyo</span>" in page
     assert "data-offer" not in page
 
 

@@ -6,6 +6,7 @@ const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
 if (line && own) {
   const name = line.querySelector("[data-zone]");
   const offer = document.createElement("span");
+  offer.className = "zone-offer";
   const choices = own === name.textContent ? [] : [[own, `Use ${own}, as in this browser`], [name.textContent, `Keep ${name.textContent}`]];
   for (const [zone, label] of choices) {
     const button = document.createElement("button");
@@ -13,7 +14,7 @@ if (line && own) {
     button.className = "btn btn-sm btn-outline-secondary";
     button.textContent = label;
     button.addEventListener("click", () => choose(zone));
-    offer.append(" ", button);
+    offer.append(button);
   }
   line.append(offer);
 
