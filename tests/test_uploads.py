@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -35,6 +36,7 @@ from app.errors import (
 from app.extensions import db
 from app.models import Import, Job, Upload
 from app.storage.local import Local
+from app.sweep import cleaning
 from app.uploads import BLOCK
 
 NOW = sa.func.clock_timestamp()
@@ -62,9 +64,13 @@ def again(upload: Upload) -> Upload:
     return db.session.get_one(Upload, upload.id, populate_existing=True)
 
 
+def objects_root(app: APIFlask) -> Path:
+    return Path(urlsplit(app.config["WAYBILL"].storage_url).path)
+
+
 def objects(app: APIFlask, upload: Upload) -> list[Path]:
-    root = Path(urlsplit(app.config["WAYBILL"].storage_url).path)
-    return sorted(path for path in (root / f"uploads/{upload.id}").rglob("*") if path.is_file())
+    found = (objects_root(app) / f"uploads/{upload.id}").rglob("*")
+    return sorted(path for path in found if path.is_file())
 
 
 def receive(upload: Upload, data: bytes, **options: Any) -> Upload:
@@ -474,6 +480,40 @@ def test_whoever_keeps_it_comes_before_the_sweep(upload: Upload) -> None:
     db.session.commit()
     assert not uploads.expire(upload.id)
     assert content(again(upload)) == TEXT
+
+
+# --- the sweep --------------------------------------------------------------------------------------------
+
+
+def test_the_sweep_takes_expired_uploads(app: APIFlask, member: Any) -> None:
+    found = [uploads.complete(receive(uploads.begin(member, "people.csv"), TEXT)) for _ in range(3)]
+    expired, living, begun = age(found[0]), again(found[1]), age(uploads.begin(member, "never.csv"))
+    assert cleaning.expired_uploads() == 2
+    assert objects(app, expired) == []
+    assert again(begun).removed_at is not None
+    assert content(again(living)) == TEXT
+    assert cleaning.expired_uploads() == 0
+
+
+def test_the_sweep_takes_blocks_that_belong_to_nothing(app: APIFlask, member: Any) -> None:
+    living = receive(uploads.begin(member, "people.csv"), TEXT)
+    lost = receive(uploads.begin(member, "people.csv"), TEXT)
+    storage = app.extensions["waybill.storage"]
+    strays = [uploads.key(living.id, "1-0badcafe"), uploads.key(uuid4(), "0-0badcafe")]
+    for key in (*strays, uploads.key(living.id, "plain/cafe/0-cafe"), "uploads/note.txt"):
+        with storage.writer(key, content_type="text/plain", filename="x") as writer:
+            writer.write(b"x")
+            writer.commit()
+    db.session.execute(sa.update(Upload).where(Upload.id == lost.id).values(removed_at=NOW))
+    db.session.commit()
+    assert cleaning.orphaned_blocks() == 0  # all are young
+    root = objects_root(app)
+    for path in (*objects(app, living), *objects(app, lost), *(root / key for key in strays)):
+        os.utime(path, (0, 0))
+    os.utime(root / "uploads/note.txt", (0, 0))
+    assert cleaning.orphaned_blocks() == 3
+    assert (len(objects(app, living)), objects(app, lost)) == (2, [])
+    assert content(again(living)) == TEXT
 
 
 # --- a local file -----------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ SLOW: Mapping[str, Step] = {
     "expired files": cleaning.expired_artifacts,
     "abandoned uploads": cleaning.in_turn(cleaning.abandoned_uploads),
     "orphaned objects": cleaning.in_turn(cleaning.orphans),
+    "expired uploads": cleaning.expired_uploads,
+    "orphaned blocks": cleaning.in_turn(cleaning.orphaned_blocks),
     "old lists of values": cleaning.in_turn(cleaning.old_lists),
     "old log lines": cleaning.in_turn(cleaning.old_events),
     "old rows": cleaning.in_turn(cleaning.old_rows),

@@ -12,12 +12,13 @@ from flask import current_app
 from sqlalchemy import Text, and_, delete, exists, func, or_, select, update
 from sqlalchemy import cast as cast_sql
 
-from app import events, lists, receipts, settings
+from app import events, lists, receipts, settings, uploads
 from app.extensions import db, redis_client
 from app.models.artifact import Artifact
 from app.models.event import Event
 from app.models.job import FINAL, Job
 from app.models.session import SignIn, SignInLink
+from app.models.upload import Upload
 from app.models.worker import Worker
 from app.storage import Stat, Storage
 from app.sweep.batches import BATCH, each, first
@@ -85,7 +86,7 @@ def orphans() -> int:
 
 def _unwanted(keys: Sequence[str]) -> list[str]:
     """Asked after the storage was listed: a job that published meanwhile has its artifact by now."""
-    owners = {key: job_id for key in keys if (job_id := _job_id(key))}
+    owners = {key: job_id for key in keys if (job_id := _owner_id(key))}
     artifacts = {key.removesuffix(receipts.SUFFIX) for key in owners}
     kept = select(Artifact.key).where(Artifact.key.in_(artifacts), Artifact.removed_at.is_(None))
     unfinished = select(Job.id).where(Job.id.in_(set(owners.values())), Job.status.not_in(FINAL))
@@ -115,8 +116,40 @@ def old_lists(age: timedelta | None = None) -> int:
     return removed
 
 
-def _job_id(key: str) -> UUID | None:
-    """Whose object this is, by `storage.artifact_key`; None for a file that Waybill never made."""
+def expired_uploads() -> int:
+    """Take away the bytes of uploads that nothing needs any more; their rows stay."""
+    return each(first(select(Upload.id).where(uploads.expired()).order_by(Upload.expires_at)), uploads.expire)
+
+
+def orphaned_blocks() -> int:
+    """Delete blocks of uploads that are gone, and those that never got into their upload's row."""
+    storage = _storage()
+    removed = 0
+    for found in _batched(storage.list("uploads/", older_than=ORPHAN_AGE)):
+        for key in _unwanted_blocks([stat.key for stat in found]):
+            storage.delete(key)
+            removed += 1
+    return removed
+
+
+def _unwanted_blocks(keys: Sequence[str]) -> list[str]:
+    """Asked after the storage was listed, as above. What was made of a living upload is kept with it."""
+    owners = {key: upload_id for key in keys if (upload_id := _owner_id(key))}
+    living = select(Upload.id, Upload.names).where(
+        Upload.id.in_(set(owners.values())), Upload.removed_at.is_(None)
+    )
+    with db.engine.connect() as conn:
+        names = {row.id: set(row.names) for row in conn.execute(living)}
+    return [key for key, upload_id in owners.items() if not _is_wanted(key, names.get(upload_id))]
+
+
+def _is_wanted(key: str, names: set[str] | None) -> bool:
+    name = key.split("/", 2)[2]
+    return names is not None and ("/" in name or name in names)
+
+
+def _owner_id(key: str) -> UUID | None:
+    """Whose object this is, by its key's second part; None for a file that Waybill never made."""
     try:
         return UUID(key.split("/")[1])
     except (ValueError, IndexError):
