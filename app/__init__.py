@@ -47,7 +47,7 @@ def configure(app: APIFlask, config: Settings) -> None:
     """Flask's and its extensions' own settings, derived from ours."""
     import logging
 
-    from app.web import auth, security
+    from app.web import auth, security, uploads
 
     # Every process would begin its log with a list of the migration tool's plugins.
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
@@ -63,6 +63,8 @@ def configure(app: APIFlask, config: Settings) -> None:
             "connect_args": {"connect_timeout": 5},
         },
         BOOTSTRAP_SERVE_LOCAL=True,
+        # Forms and the like; views that take files say so themselves.
+        MAX_CONTENT_LENGTH=uploads.BODY_LIMIT,
         MAIL_SERVER=config.mail_server,
         MAIL_PORT=config.mail_port,
         MAIL_USE_TLS=config.mail_use_tls,
@@ -125,6 +127,7 @@ def register(app: APIFlask, config: Settings) -> None:
         errors,
         filters,
         health,
+        imports,
         jobs,
         limits,
         preflight,
@@ -141,6 +144,8 @@ def register(app: APIFlask, config: Settings) -> None:
     account.init_app(app)
 
     filters.init_app(app)
+    app.register_blueprint(imports.pages)
+    app.register_blueprint(imports.sending)
     for blueprint in (reports.reports, preflight.pages, jobs.pages, downloads.pages, health.health):
         app.register_blueprint(blueprint)
     if config.development and config.mailbox_dir:

@@ -20,6 +20,7 @@ from app.extensions import db
 from app.formats import Format
 from app.models import job as transitions
 from app.models.artifact import Artifact
+from app.models.imports import APPLY, DRY_RUN, UNDO, Import
 from app.models.job import CANCELLED, FINAL, QUEUED, RUNNING, STATUSES, SUCCEEDED, Job
 from app.models.part import Part
 from app.models.user import User
@@ -135,7 +136,9 @@ def think_of(
 
 
 def again(user: User, job: Job) -> Job:
-    """A new job with the same frozen params, for `user`; its file is made anew."""
+    """A new job with the same frozen params, for `user`; its file is made anew. Raises Conflict."""
+    if job.kind != "export":
+        raise Conflict("An import is not made again by itself: send in its file once more.")
     report = report_for(user, job.definition)
     copied = (
         *("kind", "definition", "title", "params", "queue"),
@@ -262,13 +265,27 @@ def link_url(artifact: Artifact, now: datetime | None = None) -> str | None:
     return None if gone else links.url(artifact)
 
 
-def as_json(job: Job, artifact: Artifact | None = None, now: datetime | None = None) -> dict[str, Any]:
-    """The job as the API shows it; for a list, give it the artifact and the database's time."""
-    artifact = artifact or (artifact_of(job) if job.status == SUCCEEDED else None)
+def imports_of(found: Sequence[Job]) -> dict[UUID | None, Import]:
+    """The imports that these jobs are steps of, by their ids; one query if there is any."""
+    wanted = {job.import_id for job in found if job.import_id}
+    known = db.session.scalars(select(Import).where(Import.id.in_(wanted))) if wanted else ()
+    return {import_.id: import_ for import_ in known}
+
+
+def as_json(
+    job: Job,
+    artifact: Artifact | None = None,
+    now: datetime | None = None,
+    import_: Import | None = None,
+) -> dict[str, Any]:
+    """The job as the API shows it; for a list, give it the artifact, the database's time and the import."""
+    ended = job.status == SUCCEEDED or (job.kind == "import" and job.final)
+    artifact = artifact or (artifact_of(job) if ended else None)
+    import_ = import_ or (db.session.get(Import, job.import_id) if job.import_id else None)
     return {
         "id": str(job.id),
         "kind": job.kind,
-        "report": job.definition,
+        "report": job.definition if job.kind == "export" else None,
         "title": job.title,
         "params": job.params,
         "format": job.format,
@@ -277,6 +294,7 @@ def as_json(job: Job, artifact: Artifact | None = None, now: datetime | None = N
         "columns": job.columns,
         "time_zone": job.time_zone,
         "sharing": job.sharing,
+        "import": _import_json(job, import_) if import_ else None,
         "status": job.status,
         "progress": {"done": job.progress_done, "total": job.progress_total, "unit": job.progress_unit},
         "attempt": job.attempt,
@@ -285,6 +303,17 @@ def as_json(job: Job, artifact: Artifact | None = None, now: datetime | None = N
         "created_at": events.rfc3339(job.created_at),
         "started_at": events.rfc3339(job.started_at) if job.started_at else None,
         "finished_at": events.rfc3339(job.finished_at) if job.finished_at else None,
+    }
+
+
+def _import_json(job: Job, import_: Import) -> dict[str, Any]:
+    counts = {APPLY: import_.result, DRY_RUN: import_.forecast, UNDO: import_.undone}[job.step or APPLY]
+    return {
+        "id": str(import_.id),
+        "importer": import_.importer,
+        "step": job.step,
+        "counts": counts and {name: value for name, value in counts.items() if name != "examples"},
+        "paused_at": events.rfc3339(job.paused_at) if job.paused_at else None,
     }
 
 

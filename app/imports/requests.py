@@ -235,6 +235,11 @@ def request(user: User, import_: Import, step: str, *, idempotency_key: str | No
     return _request(user, import_, step, idempotency_key, asked)
 
 
+def asked_before(user: User, import_: Import, step: str, idempotency_key: str) -> Job | None:
+    """The job that `request` made for this key; None if it is a new one."""
+    return jobs.earlier(user, idempotency_key, jobs.fingerprint("import", import_.id, step))
+
+
 def pause(job: Job) -> Job:
     """Stop at the end of the chunk at work, to be gone on with by `resume`. Raises Conflict."""
     return _mark(job, ~Job.paused_at.is_not(None), func.clock_timestamp(), "Pausing was asked for.", "paused")

@@ -17,9 +17,11 @@ from app import delivery, events, jobs
 from app.delivery import DeliveryState
 from app.errors import Conflict, NotFound
 from app.extensions import db
+from app.imports import requests
 from app.models.artifact import Artifact, Download
 from app.models.job import QUEUED, RUNNING, STATUSES, SUCCEEDED, Job
 from app.reports import Report
+from app.web import imports
 from app.web.people import me
 
 # Named apart from app.jobs, whose verbs these views call.
@@ -83,7 +85,7 @@ def summary(job_id: UUID) -> str:
 def cancel(job_id: UUID) -> Response:
     job = jobs.find(me(), job_id)
     try:
-        jobs.cancel(job)
+        requests.cancel(job)
     except Conflict as error:
         flash(error.message, "warning")
     return _to(job)
@@ -94,7 +96,7 @@ def cancel(job_id: UUID) -> Response:
 def retry(job_id: UUID) -> Response:
     job = jobs.find(me(), job_id)
     try:
-        jobs.retry(job)
+        requests.retry(me(), job)
     except Conflict as error:
         flash(error.message, "warning")
     return _to(job)
@@ -103,7 +105,12 @@ def retry(job_id: UUID) -> Response:
 @pages.post("/jobs/<uuid:job_id>/again")
 @auth_required("session")
 def again(job_id: UUID) -> Response:
-    return _to(jobs.again(me(), jobs.find(me(), job_id)))
+    job = jobs.find(me(), job_id)
+    try:
+        return _to(jobs.again(me(), job))
+    except Conflict as error:
+        flash(error.message, "warning")
+        return _to(job)
 
 
 def _to(job: Job) -> Response:
@@ -117,12 +124,20 @@ class View:
     job: Job
 
     @cached_property
+    def of_import(self) -> imports.View:
+        """What is known of the import that the job is a step of; only for those."""
+        assert self.job.import_id is not None
+        return imports.View(requests.find(me(), self.job.import_id))
+
+    @cached_property
     def now(self) -> datetime:
         return jobs.database_now()
 
     @cached_property
     def report(self) -> Report | None:
         """Its definition as it is today; None if it is gone or not this person's any more."""
+        if self.job.kind != "export":
+            return None
         try:
             return jobs.report_for(me(), self.job.definition)
         except NotFound:
@@ -192,7 +207,9 @@ class View:
 
     @cached_property
     def artifact(self) -> Artifact | None:
-        return jobs.artifact_of(self.job) if self.job.status == SUCCEEDED else None
+        # An import that was stopped has its refused rows, too.
+        done = self.job.status == SUCCEEDED or (self.job.kind == "import" and self.job.final)
+        return jobs.artifact_of(self.job) if done else None
 
     @property
     def snapshot_at(self) -> datetime | None:
@@ -226,7 +243,7 @@ class View:
     def refresh(self) -> int | None:
         """After how many seconds the page asks again for what no event tells: the queue, the mail."""
         if self.job.status == QUEUED:
-            return 2
+            return 30 if self.job.paused_at else 2
         if self.job.status == RUNNING:
             return 15
         if self.mail.status in ("waiting", "late"):

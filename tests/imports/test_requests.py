@@ -305,13 +305,11 @@ def test_unfinished_imports_count_like_exports(user, sent, app, monkeypatch):
 def test_pause_and_resume(user, sent):
     job = requests.ask(user, KEY, sent(), APPLY)
     requests.pause(job)
-    db.session.refresh(job)
-    assert job.paused_at is not None
+    assert db.session.scalar(db.select(Job.paused_at)) is not None
     with pytest.raises(Conflict, match="paused already"):
         requests.pause(job)
     requests.resume(job)
-    db.session.refresh(job)
-    assert job.paused_at is None
+    assert db.session.scalar(db.select(Job.paused_at)) is None
     with pytest.raises(Conflict, match="going on already"):
         requests.resume(job)
     end(job, "succeeded")

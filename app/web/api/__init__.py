@@ -19,7 +19,9 @@ from werkzeug.wrappers import Response
 
 from app import formats, jobs, preflight
 from app.errors import InvalidParams, InvalidRequest
+from app.imports import requests
 from app.models.artifact import Artifact
+from app.models.imports import Import
 from app.models.job import Job
 from app.params import json_schema
 from app.reports import Report
@@ -41,7 +43,12 @@ from app.web.people import me
 BODY_LIMIT = 1024 * 1024
 
 # Operations that take a JSON body.
-WITH_BODY = ("api.create_export", "api.forecast_export")
+WITH_BODY = (
+    "api.create_export",
+    "api.forecast_export",
+    "uploads_api.begin_upload",
+    "imports_api.create_step",
+)
 # Of these, the ones whose params may be long lists, and files of such.
 WITH_LISTS = ("api.create_export", "api.forecast_export")
 
@@ -58,7 +65,11 @@ def init_app(app: APIFlask) -> None:
         AUTO_AUTH_ERROR_RESPONSE=False,
         AUTO_VALIDATION_ERROR_RESPONSE=False,
     )
-    app.register_blueprint(api)
+    # They need what stands below.
+    from app.web.api import imports, uploads
+
+    for blueprint in (api, uploads.api, imports.api):
+        app.register_blueprint(blueprint)
 
 
 # Reports.
@@ -170,7 +181,8 @@ def list_jobs(query_data: schemas.JobsQuery) -> Any:
         limit=query_data.limit,
     )
     artifacts, now = jobs.artifacts_of(found), jobs.database_now()
-    items = [job_json(job, artifacts.get(job.id), now) for job in found]
+    kept = jobs.imports_of(found)
+    items = [job_json(job, artifacts.get(job.id), now, kept.get(job.import_id)) for job in found]
     if cursor is None:
         return {"items": items, "next": None}
     following = query_data.model_dump(exclude_defaults=True) | {"before": cursor}
@@ -201,7 +213,7 @@ def cancel_job(id: UUID) -> Any:
     A queued job is cancelled at once, a running one within a few seconds; nothing of it is published.
     409 if it is over already.
     """
-    return worked_on(jobs.cancel(jobs.find(me(), id)))
+    return worked_on(requests.cancel(jobs.find(me(), id)))
 
 
 @api.post("/jobs/<uuid:id>/retry")
@@ -214,7 +226,7 @@ def retry_job(id: UUID) -> Any:
     The same job with the same parameters and a fresh set of attempts; its log goes on.
     409 in any other status.
     """
-    return worked_on(jobs.retry(jobs.find(me(), id)))
+    return worked_on(requests.retry(me(), jobs.find(me(), id)))
 
 
 # The description; public, as it tells nothing of reports or people.
@@ -305,8 +317,10 @@ def worked_on(job: Job) -> tuple[dict[str, Any], int, dict[str, str]]:
     return job_json(job), 202, {"Location": job_url(job)}
 
 
-def job_json(job: Job, artifact: Artifact | None = None, now: datetime | None = None) -> dict[str, Any]:
-    return jobs.as_json(job, artifact, now) | {"url": absolute(f"/jobs/{job.id}")}
+def job_json(
+    job: Job, artifact: Artifact | None = None, now: datetime | None = None, import_: Import | None = None
+) -> dict[str, Any]:
+    return jobs.as_json(job, artifact, now, import_) | {"url": absolute(f"/jobs/{job.id}")}
 
 
 def job_url(job: Job) -> str:

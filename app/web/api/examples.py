@@ -60,10 +60,116 @@ QUEUED_EXAMPLE: Json = {
     "columns": None,
     "time_zone": "Europe/Berlin",
     "sharing": None,
+    "import": None,
     "created_at": "2026-01-31T09:15:00.123456Z",
     "started_at": None,
     "finished_at": None,
     "url": f"{HOST}/jobs/{JOB_ID}",
+}
+UPLOAD_REQUEST_EXAMPLE: Json = {"filename": "members.csv.gz", "bytes": 171604813}
+UPLOAD_EXAMPLE: Json = {
+    "id": "5b0d3a52-6f43-4b9e-8f0e-0d6d3f6f7f21",
+    "filename": "members.csv.gz",
+    "status": "receiving",
+    "offset": 0,
+    "bytes": 171604813,
+    "sha256": None,
+    "refusal": None,
+    "created_at": "2026-01-31T09:15:00.123456Z",
+    "expires_at": "2026-02-01T09:15:00.123456Z",
+    "removed_at": None,
+}
+UPLOADED_EXAMPLE: Json = UPLOAD_EXAMPLE | {"offset": 8388608}
+IMPORTER_EXAMPLE: Json = {
+    "key": "members",
+    "title": "Members",
+    "description": "People by their address of mail.",
+    "group": "People",
+    "roles": ["admin"],
+    "table": "members",
+    "natural_key": ["email"],
+    "modes": ["upsert", "insert", "update", "skip"],
+    "columns": [
+        {
+            "name": "email",
+            "type": "text",
+            "label": "E-mail",
+            "description": "",
+            "required": True,
+            "default": None,
+            "choices": [],
+            "references": None,
+        }
+    ],
+    "url": f"{HOST}/imports/new?importer=members",
+}
+IMPORT_ID = "7b1f1d3e-2f0a-4c53-9a52-64d0f3d9a1f4"
+COUNTS_EXAMPLE: Json = {
+    "read": 5000000,
+    "inserted": 4200000,
+    "updated": 650000,
+    "unchanged": 149750,
+    "skipped": 0,
+    "superseded": 0,
+    "refused": 250,
+    "refused_by": {"required": 200, "type": 50},
+}
+APPLYING_EXAMPLE: Json = QUEUED_EXAMPLE | {
+    "kind": "import",
+    "report": None,
+    "title": "Import: Members",
+    "params": {},
+    "compression": "none",
+    "import": {
+        "id": IMPORT_ID,
+        "importer": "members",
+        "step": "apply",
+        "counts": None,
+        "paused_at": None,
+    },
+}
+STEP_EXAMPLE: Json = {"step": "apply"}
+IMPORT_EXAMPLE: Json = {
+    "id": IMPORT_ID,
+    "importer": "members",
+    "title": "Members",
+    "upload": "5b0d3a52-6f43-4b9e-8f0e-0d6d3f6f7f21",
+    "filename": "members.csv.gz",
+    "parent": None,
+    "mode": "upsert",
+    "dialect": {
+        "container": "gzip",
+        "content": "text",
+        "member": None,
+        "encoding": "utf-8",
+        "delimiter": ",",
+        "quote": '"',
+        "escape": None,
+        "skip": 0,
+        "header": True,
+        "decimal": ".",
+        "dates": "dmy",
+        "nulls": [],
+    },
+    "unsure": {"dates": "'01/02/1990' may be either: it is read with the day first."},
+    "header": ["E-Mail", "Name", "Born"],
+    "mapping": {"email": 0, "full_name": 1, "born_on": 2},
+    "reject_limit": 1000,
+    "reject_percent": 5,
+    "rate": None,
+    "forecast": COUNTS_EXAMPLE,
+    "examples": [
+        {
+            "line": 17,
+            "key": {"email": "ann@example.org"},
+            "changes": {"full_name": ["Ann Lee", "Ann Ray"]},
+        }
+    ],
+    "result": COUNTS_EXAMPLE,
+    "undone": None,
+    "jobs": [{"id": JOB_ID, "step": "apply", "status": "succeeded"}],
+    "created_at": "2026-01-31T09:15:00.123456Z",
+    "url": f"{HOST}/imports/{IMPORT_ID}",
 }
 PREFLIGHT_EXAMPLE: Json = {
     "rows": 1234567,
@@ -111,12 +217,16 @@ def curl(base: str, method: str, path: str, operation: Json) -> str:
     """The operation as a command to paste into a shell, with the token in $WAYBILL_TOKEN."""
     words = ["curl --no-buffer" if path.endswith("/events") else "curl"]
     words.append('-H "Authorization: Bearer $WAYBILL_TOKEN"')
-    if "requestBody" in operation:
-        body = operation["requestBody"]["content"]["application/json"]["example"]
+    kinds = operation.get("requestBody", {}).get("content", {})
+    if "application/json" in kinds:
         words.append("-H 'Content-Type: application/json'")
         words.append("-H 'Idempotency-Key: tasks-of-monday'")
-        words.append(f"-d '{json.dumps(body)}'")
-    elif method == "post":
-        words.append("-X POST")
+        words.append(f"-d '{json.dumps(kinds['application/json']['example'])}'")
+    elif kinds:
+        [kind] = kinds
+        words.append(f"-X {method.upper()} -H 'Content-Type: {kind}' -H 'Upload-Offset: 0'")
+        words.append("--data-binary @members.csv.gz")
+    elif method != "get":
+        words.append(f"-X {method.upper()}")
     words.append(base + path.replace("{id}", JOB_ID).replace("{key}", "all_tasks"))
     return " \\\n  ".join(words)

@@ -9,6 +9,7 @@ from apiflask import APIBlueprint, APIFlask
 from flask import current_app
 
 from app.settings import current
+from app.web.api import import_schemas
 from app.web.api.examples import EVENTS_EXAMPLE, LINES_EXAMPLE
 
 Json = dict[str, Any]
@@ -16,11 +17,11 @@ Answers = dict[int, Json]
 View = TypeVar("View", bound=Callable[..., Any])
 
 DESCRIPTION = """\
-Ask for exports, follow them, and fetch their files.
+Ask for exports, follow them, and fetch their files; upload files to import.
 
 Send a token as `Authorization: Bearer wb_…`. Make one on your account's page, or with
-`flask tokens create EMAIL`. A signed-in browser's session works, too; then every POST needs the session's
-CSRF token as `X-CSRFToken`.
+`flask tokens create EMAIL`. A signed-in browser's session works, too; then every POST, PATCH and DELETE needs
+the session's CSRF token as `X-CSRFToken`.
 
 Every error is a problem document (RFC 9457). All times are RFC 3339 in UTC. Members and headers may be added
 to answers; within v1 none is taken away.
@@ -33,6 +34,8 @@ status; a client that comes back with the last line's id gets 204 and should sto
 TAGS = [
     {"name": "Reports", "description": "What there is to export."},
     {"name": "Jobs", "description": "Asking for files, and following the work."},
+    {"name": "Imports", "description": "Sending files in, checking them, applying and undoing them."},
+    {"name": "Uploads", "description": "Sending files in, in pieces, however often the connection breaks."},
 ]
 
 # Operations whose lists may be sent as files.
@@ -44,6 +47,7 @@ REFUSALS = {
     401: "No token and no session, or one that is not good any more.",
     404: "There is no such thing, or it is not yours to see.",
     409: "The state of things does not allow it.",
+    410: "It was here once, and has been removed.",
     413: "The body is longer than 1 MiB (16 MiB with lists), or a file larger than it may be.",
     415: "The body is not of the kind that is asked for.",
     422: "Some values are wrong; `errors` names each.",
@@ -99,6 +103,17 @@ ETAG: Answers = {
 }
 
 
+UPLOAD_OFFSET = header("How many bytes are here; the next piece begins there.", type="integer", minimum=0)
+OFFSET: Answers = {200: {"headers": {"Upload-Offset": UPLOAD_OFFSET}}}
+RIGHT_OFFSET: Answers = {409: {"headers": {"Upload-Offset": UPLOAD_OFFSET}}}
+
+
+def begun() -> Answers:
+    """The headers of a 201."""
+    location = header("The upload.", type="string", format="uri")
+    return {201: {"headers": {"Location": location, "Upload-Offset": UPLOAD_OFFSET}}}
+
+
 def accepted(*, replay: bool = False) -> Answers:
     """The headers of a 202."""
     headers = {"Location": header("The job.", type="string", format="uri")}
@@ -110,7 +125,9 @@ def accepted(*, replay: bool = False) -> Answers:
 
 def operation(id: str, tag: str, *refusals: int, answers: Answers | None = None) -> Callable[[View], View]:
     """What an operation says of itself beside its shapes: its refusals, and the headers of its answers."""
-    responses: Any = (answers or {}) | {status: _problem(status) for status in refusals}
+    responses: Any = (answers or {}) | {
+        status: _problem(status) | (answers or {}).get(status, {}) for status in refusals
+    }
     return APIBlueprint("operation", __name__).doc(operation_id=id, tags=[tag], responses=responses)
 
 
@@ -129,9 +146,11 @@ def _make(flask_app: APIFlask) -> Json:
     made = cast(Json, flask_app.spec)
     made["components"] = {
         "schemas": {_plain(name): shape for name, shape in made["components"]["schemas"].items()}
-        | {"Line": LINE, "Problem": PROBLEM},
+        | {"Line": LINE, "Problem": PROBLEM, "ImportRequest": import_schemas.shape()},
         "securitySchemes": _security_schemes(flask_app),
     }
+    made["paths"]["/api/v1/imports"]["post"]["requestBody"] = import_schemas.body()
+    _add_piece(made["paths"]["/api/v1/uploads/{id}"]["patch"])
     # In the order in which a caller meets them: exports before jobs.
     made["paths"] = dict(sorted((made["paths"] | _log()).items()))
     for method, found in _operations(made):
@@ -196,6 +215,22 @@ def _log() -> dict[str, Json]:
     }
 
 
+def _add_piece(found: Json) -> None:
+    """The body of app/web/api/uploads.py's pieces: bytes are no JSON, either."""
+    bytes_: Json = {"type": "string", "format": "binary"}
+    found["requestBody"] = {"content": {"application/offset+octet-stream": {"schema": bytes_}}}
+    number: Json = {"type": "integer", "minimum": 0}
+    found["parameters"] += [
+        {"name": "Upload-Offset", "in": "header", "required": True}
+        | header("How many bytes came before this piece; 0 for the first.", **number),
+        {"name": "Content-Digest", "in": "header", "required": False}
+        | header(
+            "RFC 9530, of this piece: `sha-256=:<base64>:`, or `sha-512`.",
+            type="string",
+        ),
+    ]
+
+
 def _object(**members: Json) -> Json:
     return {"type": "object", "properties": members, "required": [*members]}
 
@@ -218,7 +253,7 @@ def _tidy(method: str, found: Json) -> None:
     session: Json = {"session": []} if method == "get" else {"session": [], "csrf": []}
     found["security"] = [{"token": []}, session]
     for parameter in found.get("parameters", []):
-        _tidy_parameter(parameter)
+        _tidy_parameter(parameter, found["tags"])
     if "requestBody" in found:
         found["requestBody"]["required"] = True
         if found["operationId"] in WITH_LISTS:
@@ -250,11 +285,13 @@ def _parts(request: Json) -> Json:
     }
 
 
-def _tidy_parameter(parameter: Json) -> None:
+def _tidy_parameter(parameter: Json, tags: list[str]) -> None:
     if parameter["name"] == "id":
-        parameter |= {"description": "The job's id.", "schema": {"type": "string", "format": "uuid"}}
+        thing = tags[0].removesuffix("s").lower()
+        parameter |= {"description": f"The {thing}'s id.", "schema": {"type": "string", "format": "uuid"}}
     elif parameter["name"] == "key":
-        parameter["description"] = "The report's key."
+        what = "importer" if tags == ["Imports"] else "report"
+        parameter["description"] = f"The {what}'s key."
     else:
         schema = parameter["schema"]
         parameter.setdefault("description", schema.pop("description", ""))

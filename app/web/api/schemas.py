@@ -212,6 +212,18 @@ class Artifact(Shape):
     expires_at: Instant
 
 
+class JobImport(Shape):
+    """Which step of which import a job is."""
+
+    id: str = Field(json_schema_extra={"format": "uuid"})
+    importer: str
+    step: Literal["apply", "dry-run", "undo"]
+    counts: dict[str, Any] | None = Field(
+        description="What the step found or did: Counts, as in the import. Null: not known yet."
+    )
+    paused_at: Instant | None = Field(description="When it was asked to pause; null: it is not paused.")
+
+
 class Job(Shape):
     """A request that is being worked on, or was."""
 
@@ -224,7 +236,7 @@ class Job(Shape):
     )
     error: JobError | None
     artifact: Artifact | None
-    report: str = Field(description="The report's key.")
+    report: str | None = Field(description="The report's key; null for an import.")
     title: str
     params: dict[str, Any] = Field(
         description="As they were frozen when the job was asked for. A long list is `{sha256, count}`."
@@ -241,6 +253,7 @@ class Job(Shape):
         "same export that was under way; `reused`: of one made shortly before. `artifact.snapshot_at` says "
         "how old its data are."
     )
+    import_: JobImport | None = Field(alias="import", description="Of an import; null for an export.")
     created_at: Instant
     started_at: Instant | None
     finished_at: Instant | None
@@ -255,3 +268,35 @@ class Jobs(Shape):
         description="Where the next page is; null: this is the last. The header `Link` says the same.",
         json_schema_extra={"format": "uri"},
     )
+
+
+# Uploads.
+
+
+class UploadRequest(Question):
+    """A file to be uploaded."""
+
+    model_config = ConfigDict(strict=True)
+
+    filename: str = Field(min_length=1, max_length=1000, description="What people see. A path is cut off.")
+    bytes: int | None = Field(None, ge=0, description="Its size, if you know it: then no byte goes missing.")
+    sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9A-Fa-f]{64}$",
+        description="Of the whole file, in hexadecimal. A file that differs is refused.",
+    )
+
+
+class Upload(Shape):
+    """A file that is being sent in, or was."""
+
+    id: str = Field(json_schema_extra={"format": "uuid"})
+    filename: str
+    status: Literal["receiving", "complete", "refused"]
+    offset: int = Field(ge=0, description="The bytes that are here; the next one's number, from 0.")
+    bytes: int | None = Field(description="As its sender told; null: unknown.")
+    sha256: str | None = Field(description="Of the whole file; null: not read through yet.")
+    refusal: str | None = Field(description="Why it was refused. For people.")
+    created_at: Instant
+    expires_at: Instant = Field(description="When it is removed, unless an import needs it for longer.")
+    removed_at: Instant | None = Field(description="When its bytes were removed.")

@@ -1,0 +1,514 @@
+"""Imports on pages: the catalogue of importers, sending a file in, checking it, and what came of it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+from apiflask import APIBlueprint
+from flask import flash, redirect, render_template, request, url_for
+from flask_security import auth_required
+from werkzeug.datastructures import MultiDict
+from werkzeug.wrappers import Response
+
+from app import importers, jobs, settings, uploads
+from app.errors import Conflict, InvalidParams, InvalidRequest, NotFound, WaybillError
+from app.importers import Column, Importer
+from app.imports import correction, encodings, mapping, plain, preview, requests
+from app.imports.checked import Counts
+from app.imports.detect import Reason, samples
+from app.imports.dialect import Dialect
+from app.imports.requests import Limits
+from app.models.imports import APPLY, DRY_RUN, INSERT, SKIP, UNDO, UPDATE, UPSERT, Import
+from app.models.job import Job
+from app.models.upload import Upload
+from app.web.people import me
+from app.web.uploads import receive_form, takes_file, unlimited
+
+# Named apart from app.imports, whose verbs these views call.
+pages = APIBlueprint("imports", __name__, enable_openapi=False)
+# Apart, as it takes files.
+sending = APIBlueprint("sending", __name__, enable_openapi=False)
+sending.url_value_preprocessor(unlimited)
+
+# Fields of the form: where a column of the target comes from, and how the file is read.
+MAP, READ = "map.", "dialect."
+# What each mode does, in a sentence.
+MODES = {
+    UPSERT: (
+        "Insert and update",
+        "New rows are inserted; rows that are there already get the file's values.",
+    ),
+    INSERT: ("Insert only", "New rows are inserted; a row that is there already is refused."),
+    UPDATE: ("Update only", "Rows that are there already get the file's values; others are left alone."),
+    SKIP: ("Insert, skip existing", "New rows are inserted; rows that are there already are left alone."),
+}
+DELIMITERS = {
+    "comma": (",", "Comma ,"),
+    "semicolon": (";", "Semicolon ;"),
+    "tab": ("\t", "Tab"),
+    "pipe": ("|", "Pipe |"),
+    "caret": ("^", "Caret ^"),
+    "tilde": ("~", "Tilde ~"),
+    "colon": (":", "Colon :"),
+    "space": (" ", "Space"),
+    "unit": ("\x1f", "Unit separator"),
+}
+QUOTES = {"double": ('"', 'Double "'), "single": ("'", "Single '"), "none": (None, "None: quotes are text")}
+ESCAPES = {"doubled": (None, "Doubled quotes"), "backslash": ("\\", "Backslash \\")}
+DECIMALS = {"point": (".", "Point: 1,234.50"), "comma": (",", "Comma: 1.234,50")}
+HEADERS = {"yes": (True, "The first row names the columns"), "no": (False, "There is no header")}
+# By member of a dialect: the choices of its field, as what is posted -> (value, words).
+CHOICES: dict[str, dict[str, tuple[Any, str]]] = {
+    "encoding": {name: (name, words) for name, words in encodings.CHOICES.items()},
+    "delimiter": DELIMITERS,
+    "quote": QUOTES,
+    "escape": ESCAPES,
+    "header": HEADERS,
+    "decimal": DECIMALS,
+    "dates": {
+        name: (name, f"{words}: {correction.ORDERS[name]}")
+        for name, words in (("iso", "Year first"), ("dmy", "Day first"), ("mdy", "Month first"))
+    },
+}
+LABELS = {
+    "encoding": "Encoding",
+    "delimiter": "Delimiter",
+    "quote": "Quotes",
+    "escape": "A quote within quotes",
+    "header": "Header",
+    "decimal": "Decimal mark",
+    "dates": "Dates",
+}
+
+
+@pages.get("/imports")
+@auth_required("session")
+def index() -> str:
+    """The importers this person may use, and their imports, newest first; `?everyone=1`, `?before=`."""
+    everyone = me().is_admin and request.args.get("everyone") == "1"
+    before = request.args.get("before") or None
+    found, older = requests.listing(me(), everyone=everyone, before=before)
+    mine = importers.registry().for_user(me().role_names)
+    return render_template(
+        "imports/index.html",
+        groups=[(name, list(group)) for name, group in groupby(mine, key=lambda importer: importer.group)],
+        imports=found,
+        jobs=requests.jobs_of(found),
+        counts_of=lambda import_: Counts.of(import_.result) if import_.result else None,
+        older=older,
+        before=before,
+        everyone=everyone,
+        problems=importers.registry().problems if me().is_admin and settings.current().development else (),
+    )
+
+
+@pages.get("/imports/new")
+@auth_required("session")
+def new() -> str:
+    """Where a file is sent in: `?importer=`; `?parent=` the import whose refused rows come back."""
+    return _upload_page(*_meant())
+
+
+@sending.post("/imports")
+@auth_required("session")
+@takes_file
+def create() -> Response | tuple[str, int]:
+    """A file in the form, or the id of an upload that static/upload.js has made already."""
+    importer, parent = _meant()
+    try:
+        form = receive_form()
+        upload = form.upload or _named(form.fields)
+        if parent:
+            import_ = requests.correct(me(), parent, upload)
+        else:
+            import_ = requests.create(me(), importer.key, upload)
+    except WaybillError as error:
+        if error.status >= 500:
+            raise
+        return _upload_page(importer, parent, error.message), error.status
+    return redirect(url_for("imports.show", import_id=import_.id), 303)
+
+
+@pages.get("/imports/<uuid:import_id>")
+@auth_required("session")
+def show(import_id: UUID) -> str:
+    return _page(View(requests.find(me(), import_id)))
+
+
+@pages.post("/imports/<uuid:import_id>")
+@auth_required("session")
+def revise(import_id: UUID) -> Response | tuple[str, int]:
+    """Save the form; the button that was pressed says whether to look again or to ask for a step."""
+    import_ = requests.find(me(), import_id)
+    view = View(import_, request.form)
+    step = request.form.get("step", "")
+    if (key := _key(step)) and (job := requests.asked_before(me(), import_, step, key)):
+        return _to(job)
+    try:
+        _save(view)
+        if step in (DRY_RUN, APPLY):
+            return _to(_ask(import_, step))
+    except InvalidParams as error:
+        view.errors = error.errors
+        return _page(view), error.status
+    except Conflict as error:
+        flash(error.message, "warning")
+    return redirect(url_for("imports.show", import_id=import_id, _anchor="rows" if not step else None), 303)
+
+
+@pages.post("/imports/<uuid:import_id>/jobs")
+@auth_required("session")
+def ask(import_id: UUID) -> Response:
+    """A step of an import as it is saved: "apply" once more, or "undo"."""
+    import_ = requests.find(me(), import_id)
+    try:
+        return _to(_ask(import_, request.form.get("step", "")))
+    except (Conflict, InvalidParams) as error:
+        flash(error.message, "warning")
+        return redirect(url_for("imports.show", import_id=import_id), 303)
+
+
+@pages.post("/jobs/<uuid:job_id>/pause")
+@auth_required("session")
+def pause(job_id: UUID) -> Response:
+    return _tried(requests.pause, job_id)
+
+
+@pages.post("/jobs/<uuid:job_id>/resumption")
+@auth_required("session")
+def resume(job_id: UUID) -> Response:
+    return _tried(requests.resume, job_id)
+
+
+def _tried(verb: Callable[[Job], Job], job_id: UUID) -> Response:
+    job = jobs.find(me(), job_id)
+    try:
+        verb(job)
+    except Conflict as error:
+        flash(error.message, "warning")
+    return _to(job)
+
+
+def _to(job: Job) -> Response:
+    return redirect(url_for("jobs.show", job_id=job.id), 303)
+
+
+def _ask(import_: Import, step: str) -> Job:
+    return requests.request(me(), import_, step, idempotency_key=_key(step))
+
+
+def _key(step: str) -> str | None:
+    """The same form sent twice is one job."""
+    nonce = request.form.get("nonce", "")[:100]
+    return f"form-{nonce}-{step}" if nonce and step else None
+
+
+def _parent(raw: str) -> Import | None:
+    if not raw:
+        return None
+    try:
+        return requests.find(me(), UUID(raw))
+    except ValueError:
+        raise NotFound("There is no such import, or it is not yours.") from None
+
+
+def _meant() -> tuple[Importer, Import | None]:
+    """The importer and the import whose refused rows come back, as the address has them."""
+    parent = _parent(request.args.get("parent", ""))
+    key = parent.importer if parent else request.args.get("importer", "")
+    return requests.importer_for(me(), key), parent
+
+
+def _named(fields: MultiDict[str, str]) -> Upload:
+    """The upload that the form names."""
+    if not fields.get("upload"):
+        raise InvalidRequest("Choose a file first.")
+    try:
+        return uploads.find(me(), UUID(fields["upload"]))
+    except ValueError:
+        raise NotFound("There is no such upload, or it is not yours.") from None
+
+
+def _upload_page(importer: Importer, parent: Import | None, trouble: str | None = None) -> str:
+    return render_template(
+        "imports/new.html",
+        importer=importer,
+        parent=parent,
+        trouble=trouble,
+        limit=uploads.in_units(settings.current().upload_limit_bytes),
+        limit_bytes=settings.current().upload_limit_bytes,
+    )
+
+
+def _page(view: View) -> str:
+    return render_template("imports/show.html", view=view, modes=MODES, labels=LABELS)
+
+
+def _save(view: View) -> None:
+    """Keep what was posted: how the file is read, its columns, the mode and the limits."""
+    form, import_ = request.form, view.import_
+    read = {name: value for name, value in _read(form).items() if getattr(view.dialect, name, None) != value}
+    places = {name.removeprefix(MAP): _place(form[name]) for name in form if name.startswith(MAP)}
+    # Read in another way it may have other columns: where they go is found anew.
+    same = form.get("header-sha256") == mapping.fingerprint(import_.header)
+    before = list(import_.header)
+    requests.revise(me(), import_, dialect=read or None)
+    if places and same and import_.header == before:
+        requests.revise(me(), import_, mapping=places)
+    limits = Limits(**{name: _number(form, name) for name in ("reject_limit", "reject_percent", "rate")})
+    requests.revise(me(), import_, mode=form.get("mode") or None, limits=limits)
+
+
+def _read(form: MultiDict[str, str]) -> dict[str, Any]:
+    """Members of a dialect as they were posted."""
+    found: dict[str, Any] = {}
+    for name, choices in CHOICES.items():
+        posted = form.get(READ + name)
+        if posted is not None:
+            found[name] = choices[posted][0] if posted in choices else posted
+    if (skip := form.get(READ + "skip")) is not None:
+        found["skip"] = int(skip) if skip.strip().isdecimal() else skip or 0
+    if (nulls := form.get(READ + "nulls")) is not None:
+        found["nulls"] = tuple(text.strip() for text in nulls.split(",") if text.strip())
+    if member := form.get(READ + "member"):
+        found["member"] = member
+    return found
+
+
+def _place(posted: str) -> Any:
+    return int(posted) if posted.isdecimal() and len(posted) < 7 else posted or None
+
+
+def _number(form: MultiDict[str, str], name: str) -> Any:
+    posted = form.get(name, "").strip().replace(",", "")
+    return None if not posted else int(posted) if posted.isdecimal() and len(posted) < 16 else -1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One member of the dialect on the form."""
+
+    name: str
+    options: list[tuple[str, str, bool]]
+    reason: Reason | None
+    error: str | None
+
+    @property
+    def label(self) -> str:
+        return LABELS[self.name]
+
+    @property
+    def field(self) -> str:
+        return READ + self.name
+
+
+@dataclass(frozen=True)
+class Place:
+    """One column of the target on the form, and the file's column that goes there."""
+
+    column: Column
+    place: int | None
+    values: list[str]
+    key: bool
+    required: bool
+    error: str | None
+
+    @property
+    def field(self) -> str:
+        return MAP + self.column.name
+
+    @property
+    def called(self) -> str:
+        return mapping.called(self.column)
+
+
+@dataclass
+class View:
+    """What an import's page asks about it; each answer is looked up when the template first asks."""
+
+    import_: Import
+    posted: MultiDict[str, str] | None = None
+    errors: dict[str, str] = field(default_factory=dict)
+    nonce: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+
+    @cached_property
+    def now(self) -> datetime:
+        return jobs.database_now()
+
+    @cached_property
+    def importer(self) -> Importer | None:
+        """Its definition as it is today; None if it is gone or not this person's any more."""
+        try:
+            return requests.importer_for(me(), self.import_.importer)
+        except NotFound:
+            return None
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        return requests.jobs_of([self.import_])[self.import_.id]
+
+    def latest(self, step: str) -> Job | None:
+        return next((job for job in reversed(self.jobs) if job.step == step), None)
+
+    @property
+    def dry(self) -> Job | None:
+        return self.latest(DRY_RUN)
+
+    @property
+    def applied(self) -> Job | None:
+        """The latest job that applied it, if one ever began or is to begin."""
+        job = self.latest(APPLY)
+        return job if job and (job.started_at or not job.final) else None
+
+    @property
+    def undo(self) -> Job | None:
+        return self.latest(UNDO)
+
+    @property
+    def at_work(self) -> Job | None:
+        return next((job for job in self.jobs if not job.final), None)
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still be corrected and dry-run."""
+        return self.importer is not None and not self.applied and not self.gone
+
+    @property
+    def gone(self) -> bool:
+        return self.import_.upload.removed_at is not None
+
+    @property
+    def stage(self) -> int:
+        """1 Upload, 2 Check, 3 Apply."""
+        return 3 if self.applied else 2
+
+    @property
+    def others(self) -> bool:
+        """Somebody else's, seen by an administrator."""
+        return self.import_.owner_id != me().id
+
+    @cached_property
+    def dialect(self) -> Dialect:
+        return Dialect.of(self.import_.dialect)
+
+    @cached_property
+    def members(self) -> list[str]:
+        """The sheets to choose from; [] where there is no choice."""
+        found = requests.members(self.import_)
+        return found if self.dialect.content == "xlsx" and len(found) > 1 else []
+
+    @cached_property
+    def choices(self) -> list[Choice]:
+        """How the file is read, member by member; of a workbook only what is not certain by itself."""
+        why = requests.reasons(self.import_)
+        shown = ["header"] if self.dialect.content == "xlsx" else list(CHOICES)
+        return [
+            Choice(name, self._options(name), why.get(name), self.errors.get(READ + name)) for name in shown
+        ]
+
+    def _options(self, name: str) -> list[tuple[str, str, bool]]:
+        """(what is posted, words, chosen)"""
+        value = getattr(self.dialect, name)
+        found = [(key, words, value == mine) for key, (mine, words) in CHOICES[name].items()]
+        if not any(chosen for _, _, chosen in found):
+            found.append((value or "", repr(value), True))
+        return found
+
+    @cached_property
+    def unsure(self) -> list[str]:
+        """What a person should look at."""
+        return [choice.reason.text for choice in self.choices if choice.reason and not choice.reason.sure]
+
+    @cached_property
+    def skip_reason(self) -> Reason | None:
+        return requests.reasons(self.import_).get("skip")
+
+    @cached_property
+    def places(self) -> list[Place]:
+        importer, import_ = self.importer, self.import_
+        if importer is None:
+            return []
+        found = samples(self._head.decode("utf-8", "replace"), self._spoken)
+        return [
+            Place(
+                column,
+                place := import_.mapping.get(column.name),
+                found[place] if place is not None and place < len(found) else [],
+                column.name in importer.natural_key,
+                column.required and column.default is None,
+                self.errors.get(f"mapping.{column.name}"),
+            )
+            for column in importer.columns
+        ]
+
+    @cached_property
+    def unused(self) -> list[str]:
+        return mapping.unused(self.import_.header, self.import_.mapping)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return mapping.fingerprint(self.import_.header)
+
+    @cached_property
+    def problems(self) -> list[str]:
+        """Why it can't be imported as it stands."""
+        if self.importer is None:
+            return []
+        return mapping.problems(self.importer, self.import_.mapping, self.import_.mode)
+
+    @cached_property
+    def preview(self) -> preview.Preview | None:
+        if self.importer is None or self.problems or self.trouble:
+            return None
+        return preview.preview(self.importer, self.import_, self._head)
+
+    @cached_property
+    def trouble(self) -> str | None:
+        """Why the file can't be read as it is said to be."""
+        try:
+            self._head  # noqa: B018  # looked up here for its errors
+        except WaybillError as error:
+            if error.status >= 500:
+                raise
+            return error.message
+        return None
+
+    @cached_property
+    def _head(self) -> bytes:
+        return requests.head(self.import_)
+
+    @property
+    def _spoken(self) -> Dialect:
+        return plain.spoken(self.dialect)
+
+    @property
+    def forecast(self) -> Counts | None:
+        return Counts.of(self.import_.forecast) if self.import_.forecast else None
+
+    @property
+    def examples(self) -> list[dict[str, Any]]:
+        """Rows the dry run found to change: {line, key: {column: text}, changes: {column: [old, new]}}."""
+        return list((self.import_.forecast or {}).get("examples", ()))
+
+    @property
+    def result(self) -> Counts | None:
+        return Counts.of(self.import_.result) if self.import_.result else None
+
+    @cached_property
+    def undoable_until(self) -> datetime | None:
+        applied = self.applied
+        if applied is None or self.at_work or (self.undo and self.undo.status == "succeeded"):
+            return None
+        until = requests.undoable_until(self.import_, applied)
+        return until if until and until > self.now else None
+
+    @cached_property
+    def corrections(self) -> list[Import]:
+        return requests.corrections(self.import_)
