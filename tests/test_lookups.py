@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,28 @@ def test_a_lookup_names_a_column_that_is_there(report: Callable[..., None], memb
     report("find.sql", FIND.replace('column = "id"', 'column = "number"'))
     job = make(member, "find", params={"ids": [1]})
     assert "the result has none of that name" in (job.error_message or "")
+
+
+def test_a_lookup_in_sqlite_whose_types_change_late(
+    app: Any, report: Callable[..., None], member: User, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "things.db"
+    with sqlite3.connect(path) as conn:
+        conn.execute("CREATE TABLE things (id INTEGER PRIMARY KEY, size)")
+        conn.executemany("INSERT INTO things VALUES (?, ?)", ((n, n * 2) for n in range(30_000)))
+        conn.execute("UPDATE things SET size = 'huge' WHERE id = 29999")
+    conn.close()
+    sources = replace(app.config["WAYBILL"], sources={"demo": f"sqlite:///{path}"})
+    monkeypatch.setitem(app.config, "WAYBILL", sources)
+    head = FIND[: FIND.index("SELECT")].replace('column = "id"', 'column = "size"')
+    report("find.sql", head + "SELECT id, size FROM things WHERE id >= 0 OR id IN :ids ORDER BY id\n")
+    job = make(member, "find", params={"ids": [59_996, 59_998, 3]})
+    found, content = artifact(job)
+    assert found.rows == 30_000
+    assert any("Starting the archive again" in line for line in lines(job))
+    archive = opened(content)
+    assert archive.read("find.csv").endswith(b"29998,59996\n29999,huge\n")
+    assert table(archive.read("not_found.csv")) == [["ids"], ["59998"], ["3"]]
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,11 @@ class Order:
         if not (job.owner.active and job.owner.may(report.roles)):
             raise NotAllowed(f"{job.owner.email} may no longer run {report.title!r}. Nothing was read.")
         format, dialect = formats.find(job.format, job.dialect)
+        # The report may have become a bundle since it was asked for.
+        compression = "zip" if report.bundled else job.compression
         order = cls(
             *(report, report.params.bind(job.params), job.params, job.owner),
-            *(format, dialect, job.compression, job.columns),
+            *(format, dialect, compression, job.columns),
             zone=job.time_zone,
         )
         db.session.expunge_all()
@@ -81,7 +83,7 @@ class Order:
     @property
     def extension(self) -> str:
         if self.report.bundled:
-            return "zip"
+            return self.compression
         return self.format.extension + EXTENSIONS[self.compression]
 
     @property

@@ -156,6 +156,19 @@ def test_a_forecast_with_a_file(ask: Callable[..., Any]) -> None:
     assert ask({"list-file.ids": file("x\ny")}, "/reports/find/preflight").status_code == 422
 
 
+def test_the_job_page_tells_of_the_files(app: Any, ask: Callable[..., Any], signed_in: FlaskClient) -> None:
+    from tests.exporting import attempt
+
+    page = ask({"param.ids": "1, 2, 999999999"}).headers["Location"]
+    with app.app_context():
+        assert attempt(db.session.scalar(db.select(Job.id))).status == "succeeded"
+    shown = " ".join(signed_in.get(page).text.split())
+    assert '<dt>Not found</dt><dd class="num">1 of 3</dd>' in shown
+    assert '<th scope="row">find.csv</th><td class="num">2</td>' in shown
+    assert '<th scope="row">not_found.csv</th><td class="num">1</td>' in shown
+    assert "2 files" in shown
+
+
 # In the API.
 
 
