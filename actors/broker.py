@@ -19,7 +19,7 @@ from sqlalchemy import delete, func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from actors import delivery, exports
+from actors import delivery, exports, imports
 from app import dispatch, lanes, leases
 from app.extensions import db
 from app.models.worker import Worker
@@ -49,6 +49,8 @@ def init_app(app: Flask, config: Settings) -> None:
     # No middleware of ours retries or limits time: both are the database's business.
     dramatiq.actor(exports.run_export, broker=broker, queue_name="default")  # type: ignore[call-overload]
     dramatiq.actor(exports.make_parts, broker=broker, queue_name="default")  # type: ignore[call-overload]
+    dramatiq.actor(imports.run_import, broker=broker, queue_name="high")  # type: ignore[call-overload]
+    dramatiq.actor(imports.apply_chunks, broker=broker, queue_name="low")  # type: ignore[call-overload]
     dramatiq.actor(delivery.deliver, broker=broker, queue_name="high")  # type: ignore[call-overload]
     app.extensions["waybill.broker"] = broker
 

@@ -105,7 +105,12 @@ def _jsonb(column: Array, before: bytes) -> list[Array]:
 
 
 def _decimals(column: Array, before: bytes) -> list[Array]:
-    """Digits to the base 10,000, as many for all: the server strips zeros from either end."""
+    """Digits to the base 10,000, as many for all: the server strips zeros from either end.
+
+    From texts one by one: those that no decimal of Arrow's can hold.
+    """
+    if not pa.types.is_decimal(column.type):
+        return _texts(pa.array(map(_digits, column.to_pylist()), pa.large_binary()), before)
     scale, precision = column.type.scale, column.type.precision
     # Whole groups of four digits behind the point.
     fraction = -(-max(scale, 0) // 4)
@@ -119,6 +124,17 @@ def _decimals(column: Array, before: bytes) -> list[Array]:
         out[:, 4 + place] = (values % 10_000).astype(np.int64)
         values = values // 10_000
     return [_headed(out.view(np.uint8).reshape(len(column), -1), column, before)]
+
+
+def _digits(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    whole, _, fraction = text.removeprefix("-").partition(".")
+    whole = whole.rjust(-(-len(whole) // 4) * 4, "0")
+    digits = whole + fraction.ljust(-(-len(fraction) // 4) * 4, "0")
+    groups = [int(digits[at : at + 4]) for at in range(0, len(digits), 4)]
+    sign = 0x4000 if text.startswith("-") else 0
+    return np.array([len(groups), len(whole) // 4 - 1, sign, len(fraction), *groups], ">i2").tobytes()
 
 
 def _unscaled(column: Array, shift: int) -> tuple[Any, Any]:
@@ -189,7 +205,7 @@ ENCODERS: dict[str, Callable[[Array, bytes], list[Array]]] = {
     "text": _texts,
     "jsonb": _jsonb,
 }
-# What arrays the encodings take; "numeric" takes any decimal128.
+# What arrays the encodings take; "numeric" takes any decimal128, or texts.
 ARROW: dict[str, pa.DataType] = {
     "int2": pa.int16(),
     "int4": pa.int32(),

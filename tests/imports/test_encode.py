@@ -86,6 +86,12 @@ def test_decimals(conn: psycopg.Connection[Any], data: st.DataObject, precision:
     assert there_and_back(conn, [(column, "numeric")], ["numeric"]) == [(v,) for v in values]
 
 
+def test_decimals_that_only_texts_hold(conn: psycopg.Connection[Any]) -> None:
+    texts = ["-1" + "0" * 40 + "." + "7" * 33, None, "0", "0.00012", "-12345"]
+    found = there_and_back(conn, [(pa.array(texts), "numeric")], ["numeric"])
+    assert found == [(None if text is None else Decimal(text),) for text in texts]
+
+
 def test_slices_of_arrays(conn: psycopg.Connection[Any]) -> None:
     columns = [
         (pa.array([1, 2, None, 4])[1:3], "int8"),
