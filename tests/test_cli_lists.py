@@ -51,7 +51,7 @@ def test_a_list_from_a_file_and_what_was_not_found(
     words = ("--param-file", f"emails={given}", "--param-column", "emails=Login", "--output", made)
     asked = flask("exports", "create", "lookup_members", *words)
     assert asked.exit_code == 0, asked.output
-    assert "1 of the 2 values asked for were not found." in asked.output
+    assert "Not found: 1 of the 2 values asked for." in asked.output
     archive = zipfile.ZipFile(made)
     assert archive.read("not_found.csv") == b"emails\nnobody@example.org\n"
     checked = flask("exports", "verify", made)

@@ -55,7 +55,7 @@ def test_what_was_not_found_is_a_file_of_its_own(report: Callable[..., None], me
     assert table(archive.read("not_found.csv")) == [["ids"], ["999999"], ["888888"]]
     assert found.rows == found.receipt["rows"] == 2
     assert found.receipt["lookup"] == {"param": "ids", "column": "id", "asked": 4, "not_found": 2}
-    assert "2 of the 4 values asked for were not found." in lines(job)
+    assert "Not found: 2 of the 4 values asked for." in lines(job)
 
 
 def test_a_long_list_is_kept_in_the_storage_once(report: Callable[..., None], member: User) -> None:

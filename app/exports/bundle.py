@@ -109,7 +109,7 @@ class _Contents:
             return None
         missing = len(self._missing)
         self._lease.log(
-            f"{missing:,} of the {self._asked:,} values asked for were not found."
+            f"Not found: {missing:,} of the {self._asked:,} values asked for."
             if missing
             else f"All of the {self._asked:,} values asked for were found."
         )

@@ -13,13 +13,19 @@ if (form) {
   let timer = null;
   let asking = null;
 
+  // A list that must be there is in a text, in a file, or kept from before.
+  const lacksList = () =>
+    [...form.querySelectorAll("textarea[data-required]")].some(
+      (text) => !text.value.trim() &&
+        ![...text.closest(".field").querySelectorAll("input")].some((input) => input.checked || input.files?.length),
+    );
   // A long list is not sent again at every letter typed.
   const hasLargeFile = () =>
     [...form.querySelectorAll("input[type=file]")].some((input) => input.files[0]?.size > LARGE);
 
   const ask = async (withSample) => {
     clearTimeout(timer);
-    if (!withSample && (!form.checkValidity() || hasLargeFile())) return;
+    if (!withSample && (!form.checkValidity() || lacksList() || hasLargeFile())) return;
     asking?.abort();
     const mine = (asking = new AbortController());
     const body = new FormData(form);

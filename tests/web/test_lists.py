@@ -229,7 +229,7 @@ def test_a_report_of_several_files_says_so(
     send: Callable[..., Any], client: FlaskClient, auth: Any, member: Any
 ) -> None:
     auth.sign_in(member)
-    told = client.get("/api/v1/reports/campaign_export").json
+    told: Any = client.get("/api/v1/reports/campaign_export").json
     assert told["bundled"] is True
     assert {tuple(found["compressions"]) for found in told["formats"]} == {("zip",)}
     assert told["columns"] is None
