@@ -95,21 +95,29 @@ def prepare(
     **more: Any,
 ) -> Ending:
     """Write the rejects to the storage, if there are any. Raises the storage's errors."""
-    file = _write(lease, order, counts, rejects) if counts.refused else None
+    file = None
+    if counts.refused:
+        file = keep(
+            *(lease, order, counts, "refused"),
+            lambda sink: files.write(rejects, order.header, order.text_dialect, sink),
+        )
     return Ending(lease, order, counts, what, more, file)
 
 
-class _Sink(Out):
-    def write(self, data: bytes) -> None:
+class Sink(Out):
+    def write(self, data: bytes, /) -> None:
         self.put(data)
 
 
-def _write(lease: Lease, order: Order, counts: Counts, rejects: Iterable[Reject]) -> dict[str, Any]:
-    filename = f"{PurePath(order.upload.filename.split('.')[0] or 'rows').name}-refused.csv"
+def keep(
+    lease: Lease, order: Order, counts: Counts, name: str, write: Callable[[Sink], int]
+) -> dict[str, Any]:
+    """Put a CSV file of the job into the storage; `write` gives it its content and returns the rows."""
+    filename = f"{PurePath(order.upload.filename.split('.')[0] or 'rows').name}-{name}.csv"
     key = artifact_key(lease.job_id, lease.attempt, "csv")
     with storage.current().writer(key, content_type=CONTENT_TYPE, filename=filename) as writer:
-        sink = _Sink(writer)
-        rows = files.write(rejects, order.header, order.text_dialect, sink)
+        sink = Sink(writer)
+        rows = write(sink)
         stored = writer.commit()
     found_whole(stored, sink.size)
     proof = {"rows": rows, "bytes": stored.bytes, "sha256": sink.sha.hexdigest()}

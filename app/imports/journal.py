@@ -5,6 +5,7 @@
 - `waybill.chunks`: what was applied, the **checkpoints**: from which byte to which, the counts, and the
   transaction's id. A row of the target whose `xmin` is one of these was last written by this import.
 - `waybill.rejects`: the refused rows.
+- `waybill.left_alone`: rows that an undo left as they were, and why.
 - `waybill.ledger_<import>`: what an undo needs, an entry for each row of the target that was inserted or
   changed: `chunk`, `inserted`, `line`, the key as `k1`, `k2` …, and what stood there before as `b1`, `b2` …,
   for the key and columns that `Shape` tells (kept in `waybill.imports.shape`). A row that the import wrote
@@ -51,6 +52,7 @@ CREATE TABLE IF NOT EXISTS waybill.chunks (
     xid xid8 NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     undone_at timestamptz,
+    undone jsonb,
     PRIMARY KEY (import_id, number)
 );
 CREATE TABLE IF NOT EXISTS waybill.rejects (
@@ -62,6 +64,15 @@ CREATE TABLE IF NOT EXISTS waybill.rejects (
     message text NOT NULL,
     record bytea NOT NULL
 );
+CREATE TABLE IF NOT EXISTS waybill.left_alone (
+    import_id uuid NOT NULL REFERENCES waybill.imports ON DELETE CASCADE,
+    chunk bigint NOT NULL,
+    line bigint,
+    key jsonb NOT NULL,
+    code text NOT NULL,
+    what text NOT NULL
+);
+CREATE INDEX IF NOT EXISTS left_alone_place ON waybill.left_alone (import_id, chunk);
 CREATE INDEX IF NOT EXISTS rejects_place ON waybill.rejects (import_id, chunk, line);
 """
 
