@@ -114,8 +114,10 @@ class Checker:
             for name in decimals:
                 row[name] = None if row[name] is None else Decimal(row[name])
             given = self._row(line, row, place, rows, found)
-            taken.append({"line": line} | {rules.column.name: rules.stored(given) for rules in self._rules})
+            taken.append({"line": line} | given)
         try:
+            for given in taken:
+                given.update((rules.column.name, rules.stored(given)) for rules in self._rules)
             return pa.RecordBatch.from_pylist(taken, schema=self.schema)
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise BrokenHook(
@@ -239,7 +241,8 @@ class _Rules:
     def stored(self, row: Mapping[str, Any]) -> Any:
         """The column's value in a row of Python's, as it is in `rows`."""
         value = row[self.column.name]
-        return format(value, "f") if isinstance(value, Decimal) else value
+        decimal = self.column.type == "decimal" and value is not None
+        return format(value_of("decimal", value), "f") if decimal else value
 
     def _add(self, found: _Found, places: Places, code: str, message: Callable[[int], str]) -> None:
         found.add(places, self.column.name, code, message)

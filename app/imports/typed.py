@@ -45,6 +45,8 @@ TYPES = {
 }
 # Digits of a decimal, on each side of its mark.
 DIGITS = 38
+# Years for which Arrow knows what clocks showed: those that time zones list one by one, not by a rule.
+KNOWN = (1902, 2036)
 TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
 FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
 
@@ -148,7 +150,7 @@ class Reader:
         if not raw(texts).translate(None, b"0123456789-" + mark.encode()):
             plain = pc.replace_substring(texts, mark, ".") if mark != "." else texts
             longest = pc.max(pc.binary_length(plain)).as_py() or 0
-            if longest <= DIGITS and _cast(plain, pa.float64()) is not None:
+            if longest <= DIGITS and _cast(plain, pa.float64()) is not None and not _bare_points(plain):
                 return plain
         found = _mostly(texts, rf"^-?[0-9]{{1,18}}([{mark}][0-9]{{1,18}})?$", pa.string(), self._exact)
         return found if mark == "." else pc.replace_substring(found, mark, ".")
@@ -171,15 +173,25 @@ class Reader:
         values = _cast(arranged, MOMENT)
         if values is None:
             local = _cast(arranged, pa.timestamp("us"))
-            values = None if local is None else self._moments(local)
+            values = None if local is None else self._moments(local, arranged)
         if values is None or not _within_calendar(values):
             return _mostly(arranged, f"^{_SURE_MOMENT}$", MOMENT, self._moment)
         return values
 
-    def _moments(self, local: Cells) -> Cells:
-        """Of an hour that a clock shows twice, the first; one that it leaves out is as if it didn't."""
-        zoned = pc.assume_timezone(local, self._dialect.zone, ambiguous="earliest", nonexistent="latest")
-        return pc.cast(zoned, MOMENT)
+    def _moments(self, local: Cells, texts: Cells) -> Cells | None:
+        """Of an hour that a clock shows twice, the first; None if one is among them that it leaves out."""
+        zone = self._dialect.zone
+        try:
+            zoned = pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="raise")
+        except pa.ArrowInvalid:
+            return None
+        values = pc.cast(zoned, MOMENT)
+        years = pc.year(local)
+        known = pc.and_(pc.greater_equal(years, KNOWN[0]), pc.less_equal(years, KNOWN[1]))
+        if zone == "UTC" or pc.all(known).as_py() in (True, None):
+            return values
+        others = pc.fill_null(pc.invert(known), False)
+        return pc.replace_with_mask(values, others, _each(texts.filter(others), self._moment, MOMENT))
 
     def _uuid(self, texts: Cells) -> Cells:
         return pc.ascii_lower(_mostly(texts, _HYPHENATED, pa.string(), _uuid))
@@ -298,6 +310,12 @@ def _cast(texts: Cells, type: pa.DataType) -> Cells | None:
         return pc.cast(texts, type)
     except pa.ArrowInvalid:
         return None
+
+
+def _bare_points(numbers: Cells) -> bool:
+    """Whether one has no digit before its point, or none behind it."""
+    bare = (pc.starts_with(numbers, "."), pc.starts_with(numbers, "-."), pc.ends_with(numbers, "."))
+    return any(pc.any(found).as_py() for found in bare)
 
 
 def _mostly(texts: Cells, usual: str, type: pa.DataType, read: Read) -> Cells:
