@@ -59,7 +59,8 @@ class _Shape:
         return (BOM + self._dialect.delimiter.join(map(self._cell, titles)) + END).encode()
 
     def row(self, reject: Reject) -> bytes:
-        said = Rules().text(reject.message)
+        # One that quotes a cell begins with an apostrophe, and is text to a spreadsheet as it is.
+        said = reject.message if reject.message.startswith("'") else Rules().text(reject.message)
         ours = [str(reject.line), reject.column or "", reject.code, said]
         added = self._dialect.delimiter.join(map(self._cell, ours))
         return self._original(reject) + f"{self._dialect.delimiter}{added}{END}".encode()
