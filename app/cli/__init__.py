@@ -1,4 +1,4 @@
-"""The command line: `flask reports | exports | tokens | users | sweep | clock`. One group a file."""
+"""The command line: `flask reports | exports | importers | imports | tokens | ...`. One group a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,16 @@ class Group(AppGroup):
 
 def init_app(app: Flask) -> None:
     """Make the commands known to `flask`."""
-    from app.cli import clock, exports, reports, tokens, users
+    from app.cli import clock, exports, importers, imports, reports, tokens, users
 
-    for command in (reports.group, exports.group, tokens.group, users.group, clock.sweep, clock.clock):
+    for command in (
+        reports.group,
+        exports.group,
+        importers.group,
+        imports.group,
+        tokens.group,
+        users.group,
+        clock.sweep,
+        clock.clock,
+    ):
         app.cli.add_command(command)
