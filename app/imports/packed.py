@@ -206,7 +206,7 @@ class Window:
         self._opener, self._size, self._name = opener, size, name
         self._at = 0
         self._blocks: Iterator[bytes] = iter(())
-        self._block, self._start = b"", 0
+        self._block, self._start = b"", -1
 
     def seekable(self) -> bool:
         return True

@@ -61,7 +61,7 @@ MARKS = (
 )
 UTF8 = ("utf-8", "ascii", "utf-8-sig")
 # Codecs of Python's that are no encodings of files.
-ODD = {"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf-7"}
+ODD = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
 LONE_CR = re.compile(rb"\r(?!\n)")
 
 
@@ -113,13 +113,16 @@ def look(upload: Upload) -> Around:
 def inspect(upload: Upload) -> Around:
     """Look closer, as is done once, before a file is taken: unpack its beginning. Raises BadFile."""
     around = look(upload)
+    if around.content == "xlsx":
+        opener = _opener(upload)
+        workbook.check(upload.filename, opener, packed.entries(upload.filename, opener, upload.bytes), PROBE)
     pieces = _unpacked(upload, around, None)
     sample = _first(pieces, SAMPLE)
-    if not sample:
+    if not sample and len(around.members) < 2:
         raise BadFile(f"There is nothing in {upload.filename}. Look at it where it comes from.")
     if around.content == "text":
         _check_text(upload.filename, sample)
-    if around.container != "none" or around.content != "text":
+    if around.container != "none":
         _first(pieces, PROBE, keep=False)
     return around
 
@@ -193,7 +196,7 @@ def _wide(sample: bytes) -> bool:
 
 def _unfit(name: str, what: str) -> str:
     return (
-        f"{name} is {what}, which Waybill does not read. Save it as .xlsx or as CSV (gzip and zip are "
+        f"{name} is {what}: Waybill does not read that. Save it as .xlsx or as CSV (gzip and zip are "
         "fine), and upload that."
     )
 
@@ -400,5 +403,6 @@ def _has_lone_cr(sample: bytes | bytearray) -> bool:
     """Whether a CR stands alone outside of quotes: then it ends a line."""
     if b"\r" not in sample:
         return False
-    outside = [part for place, part in enumerate(bytes(sample).split(b'"')) if place % 2 == 0]
-    return any(LONE_CR.search(part, 0, len(part) - 1) for part in outside)
+    *outside, last = bytes(sample).split(b'"')[::2]
+    # A CR at the very end may have its LF behind the sample.
+    return any(map(LONE_CR.search, outside)) or LONE_CR.search(last.removesuffix(b"\r")) is not None
