@@ -217,7 +217,7 @@ class Window:
     def seek(self, offset: int, whence: int = 0) -> int:
         at = offset + (0, self._at, self._size)[whence]
         if at < 0:
-            raise ValueError("before the beginning")
+            raise OSError("before the beginning")
         self._at = at
         return at
 
