@@ -1,0 +1,144 @@
+"""`flask importers check` asks the tables themselves."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from app.importers import Column, Importer, Reference, Registry
+from app.imports import fitting
+
+TABLES = """
+DROP SCHEMA IF EXISTS fitting CASCADE;
+CREATE SCHEMA fitting;
+CREATE TYPE fitting.state AS ENUM ('new', 'used');
+CREATE TABLE fitting.machines (id integer PRIMARY KEY, name text NOT NULL);
+CREATE TABLE fitting.parts (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    number varchar(20) NOT NULL UNIQUE,
+    machine_id integer NOT NULL REFERENCES fitting.machines,
+    state fitting.state NOT NULL DEFAULT 'new',
+    price numeric(10, 2),
+    gross numeric(10, 2) GENERATED ALWAYS AS (price * 1.19) STORED,
+    built_on date
+);
+CREATE VIEW fitting.seen AS SELECT * FROM fitting.parts;
+"""
+GOOD = (
+    Column(name="number", required=True),
+    Column(name="machine_id", type="int", references=Reference("fitting.machines", "id")),
+    Column(name="state"),
+    Column(name="price", type="decimal"),
+    Column(name="built_on", type="date"),
+)
+
+
+@pytest.fixture(scope="module")
+def url(services):
+    return "postgresql://" + services.database("fitting").partition("://")[2]
+
+
+@pytest.fixture
+def conn(url):
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(TABLES)
+        yield conn
+
+
+def findings(conn, *columns: Column, table="fitting.parts", key=("number",)) -> list[str]:
+    importer = Importer()
+    importer.table, importer.columns, importer.natural_key = table, columns or GOOD, key
+    return [finding.message for finding in fitting.findings(importer, conn)]
+
+
+def test_a_table_that_fits(conn):
+    assert findings(conn) == []
+
+
+@pytest.mark.parametrize("table", ["fitting.nothing", "fitting.seen"])
+def test_a_table_must_be_one(conn, table):
+    [message] = findings(conn, table=table)
+    assert table in message
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (Column(name="color"), "the table fitting.parts has no column color"),
+        (
+            Column(name="price", type="date"),
+            "column price is numeric(10,2) in the table, which takes no date",
+        ),
+        (Column(name="gross", type="decimal"), "gross is a generated column: nothing can be written"),
+        (
+            Column(name="machine_id", references=Reference("fitting.machines", "name")),
+            "column machine_id: no unique index of the table fitting.machines is over just name",
+        ),
+        (
+            Column(name="machine_id", references=Reference("fitting.machines", "title")),
+            "column machine_id: the table fitting.machines has no column title",
+        ),
+        (
+            Column(name="machine_id", references=Reference("fitting.robots", "id")),
+            "column machine_id: There is no table 'fitting.robots'",
+        ),
+        (
+            Column(name="machine_id", type="date", references=Reference("fitting.machines", "id")),
+            "column machine_id is date, but fitting.machines.id is integer",
+        ),
+    ],
+)
+def test_columns_must_be_there_and_take_the_values(conn, column, message):
+    others = [other for other in GOOD if other.name != column.name]
+    [found] = findings(conn, *others, column)
+    assert message in found
+
+
+def test_what_a_new_row_needs_must_be_written(conn):
+    [found] = findings(conn, GOOD[0])
+    assert "has a column machine_id that must have a value" in found
+
+
+def test_the_natural_key_needs_its_unique_index(conn):
+    [found] = findings(conn, key=("number", "built_on"))
+    assert found == "no unique index of the table fitting.parts is over just number, built_on; create one"
+
+
+def test_the_account_needs_its_rights(conn):
+    conn.execute("DROP ROLE IF EXISTS fitting_reader")
+    conn.execute("CREATE ROLE fitting_reader")
+    try:
+        conn.execute("GRANT USAGE ON SCHEMA fitting TO fitting_reader")
+        conn.execute("GRANT SELECT ON ALL TABLES IN SCHEMA fitting TO fitting_reader")
+        conn.execute("SET ROLE fitting_reader")
+        found = findings(conn)
+        assert "this source's account lacks the right INSERT on the table fitting.parts" in found
+        assert "this source's account lacks the right UPDATE on the table fitting.parts" in found
+        assert any("may not create tables in a schema waybill" in message for message in found)
+        assert len(found) == 3
+    finally:
+        conn.execute("RESET ROLE")
+        conn.execute("DROP OWNED BY fitting_reader")
+        conn.execute("DROP ROLE fitting_reader")
+
+
+def test_a_problem_has_its_file_and_line(conn, tmp_path):
+    (tmp_path / "parts.toml").write_text(
+        'title = "Parts"\ntable = "fitting.parts"\nmodes = ["insert"]\n\n'
+        "[columns.number]\n\n[columns.machine_id]\n"
+        'type = "int"\n\n[columns.price]\ntype = "date"\n'
+    )
+    registry = Registry.load(str(tmp_path))
+    assert registry.problems == ()
+    [problem] = fitting.problems(registry.get("parts"), conn)
+    assert str(problem).endswith(
+        "parts.toml:11: column price is numeric(10,2) in the table, which takes no date"
+    )
+
+
+def test_list_and_check(demo, runner):
+    listed = runner.invoke(args=["importers", "list"])
+    assert listed.output.splitlines()[0].split() == ["KEY", "TITLE", "ROLES", "SOURCE", "TABLE"]
+    assert "members   Members   member, admin  demo    members" in listed.output
+    checked = runner.invoke(args=["importers", "check"])
+    assert (checked.exit_code, checked.output) == (0, "All 3 importers are in order.\n")
