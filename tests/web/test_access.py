@@ -7,6 +7,7 @@ member and by an administrator; under /api/ also with each one's API token.
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,9 +21,9 @@ from apiflask import APIFlask
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
-from app import links
+from app import links, uploads
 from app.extensions import db
-from app.models import ApiToken, Artifact, Job, User
+from app.models import ApiToken, Artifact, Job, Upload, User
 from app.storage import artifact_key
 
 from .routes import address, rules
@@ -98,6 +99,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/api/v1/reports/<key>/preflight"): Rule(PEOPLE, form={"format": "csv"}),
     ("POST", "/api/v1/exports"): Rule(PEOPLE, form={"report": "all_tasks"}),
     ("GET", "/api/v1/jobs"): SIGNED_IN,
+    ("POST", "/api/v1/uploads"): Rule(PEOPLE, form={"filename": "members.csv"}),
     # for the job's owner and administrators
     ("GET", "/jobs/<uuid:job_id>"): OWNER_OR_ADMIN,
     ("GET", "/jobs/<uuid:job_id>/summary"): OWNER_OR_ADMIN,
@@ -113,6 +115,11 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/api/v1/jobs/<uuid:job_id>/log"): OWNER_OR_ADMIN,
     ("POST", "/api/v1/jobs/<uuid:id>/cancellation"): on_job("queued"),
     ("POST", "/api/v1/jobs/<uuid:id>/retry"): on_job("failed"),
+    # for the upload's owner and administrators
+    ("GET", "/api/v1/uploads/<uuid:id>"): OWNER_OR_ADMIN,
+    ("PATCH", "/api/v1/uploads/<uuid:id>"): OWNER_OR_ADMIN,
+    ("POST", "/api/v1/uploads/<uuid:id>/completion"): OWNER_OR_ADMIN,
+    ("DELETE", "/api/v1/uploads/<uuid:id>"): OWNER_OR_ADMIN,
     # for the owner alone
     ("POST", "/account/tokens/<int:token_id>/revocation"): OWNER_ALONE,
     # only where mails are caught
@@ -175,8 +182,10 @@ class World:
             db.session.flush()
             link = _publish(self.app, job_id) if status == "succeeded" else ""
             token, _ = ApiToken.create(db.session.get_one(User, self.people[OWNER].id), "the owner's")
+            upload = uploads.begin(self.people[OWNER], "members.csv")
+            upload = uploads.receive(upload, 0, io.BytesIO(b"email\nann@example.org\n"))
             db.session.commit()
-            return Things(job_id, link, token.id)
+            return Things(job_id, link, token.id, upload.id)
 
     def state(self, things: Things) -> list[Any]:
         """All that a request could have changed on the owner's things."""
@@ -186,8 +195,9 @@ class World:
                 select(Artifact.__table__).where(Artifact.job_id == things.job_id)
             ).all()
             token = db.session.execute(select(ApiToken.__table__).where(ApiToken.id == things.token_id)).one()
+            upload = db.session.execute(select(Upload.__table__).where(Upload.id == things.upload_id)).one()
             children = db.session.scalars(select(Job.id).where(Job.parent_id == things.job_id)).all()
-            return [job, artifact, token, children]
+            return [job, artifact, token, upload, children]
 
 
 @dataclass(frozen=True)
@@ -196,12 +206,13 @@ class Things:
     # Empty unless there is a file.
     link: str
     token_id: int
+    upload_id: UUID
 
-    def values(self) -> dict[str, Any]:
-        """What stands in an address, by the placeholder's name."""
+    def values(self, path: str) -> dict[str, Any]:
+        """What stands in such an address, by the placeholder's name."""
         return {
             "job_id": self.job_id,
-            "id": self.job_id,
+            "id": self.upload_id if "/uploads/" in path else self.job_id,
             "token_id": self.token_id,
             "token": self.link,
             "key": "all_tasks",
@@ -283,7 +294,7 @@ def asked(
     url = path
     for rule in rules(client.application):  # type: ignore[arg-type]
         if rule.rule == path:
-            url = address(rule, **things.values())
+            url = address(rule, **things.values(path))
     form = RULES[route].form
     body: Any = {"json": form} if path.startswith("/api/") else {"data": form}
     with client.open(url, method=method, headers=headers, **(body if method != "GET" else {})) as answer:
