@@ -69,6 +69,7 @@ class Merge:
         self.plan, self._target, self._import_id = plan, target, import_id
         self._places = {name: place for place, name in enumerate(plan.fits, start=1)}
         self._ledger = journal.ledger(import_id)
+        self._lock = " FOR NO KEY UPDATE OF t" if plan.mode in (UPSERT, UPDATE) else ""
         columns = [
             f"c{self._places[name]} {'text' if fit.cast else fit.field.spoken}"
             for name, fit in plan.fits.items()
@@ -110,6 +111,7 @@ class Merge:
             rejects += self._break(rule, ready)
         for unique in self._uniques():
             rejects += self._twins(unique, ready)
+        rejects += self._orphans(ready)
         if (rejects or skipped) and known:
             self._run(
                 "DELETE FROM found AS f WHERE NOT EXISTS (SELECT FROM staging AS s WHERE s.line = f.line)"
@@ -154,10 +156,9 @@ class Merge:
         changed = " OR ".join(map(self._differs, plan.values)) or "false"
         joined = " AND ".join(f"t.{quoted(name)} = {self._staged(name)}" for name in plan.key)
         there = ", ".join(f"t.{quoted(name)}" for name in (*plan.ledger_key, *plan.values))
-        lock = " FOR NO KEY UPDATE OF t" if plan.mode in (UPSERT, UPDATE) else ""
         return self._run(
             f"INSERT INTO found SELECT s.line, t.xmin = ANY (%s::text[]::xid[]), {changed}, {there}"
-            f" FROM staging AS s JOIN {plan.table.sql} AS t ON {joined}{lock}",
+            f" FROM staging AS s JOIN {plan.table.sql} AS t ON {joined}{self._lock}",
             (list(ours),),
         )
 
@@ -200,19 +201,26 @@ class Merge:
             f"SELECT line FROM (SELECT line, row_number() OVER (PARTITION BY {values} ORDER BY line) AS n"
             f" FROM staging AS s WHERE {there}) AS r WHERE n > 1"
         )
+        earlier = f"An earlier row of the file has the same {names}, and no two rows may share it."
+        other = f"Another row of the table has the same {names}, and no two rows may share it."
+        return self._refuse(twins, NOT_UNIQUE, earlier, ready, column) + self._refuse(
+            self._taken(unique), NOT_UNIQUE, other, ready, column
+        )
+
+    def _taken(self, unique: Unique) -> str:
+        """A query of the lines whose values another row of the table has."""
         equal = " AND ".join(f"t.{quoted(name)} = {self._staged(name)}" for name in unique.columns)
         same_row = (
             " AND ".join(f"t.{quoted(name)} = {self._staged(name)}" for name in self.plan.key) or "false"
         )
-        taken = (
+        return (
             f"SELECT s.line FROM staging AS s JOIN {self.plan.table.sql} AS t ON {equal}"
             f" WHERE NOT coalesce({same_row}, false)"
         )
-        earlier = f"An earlier row of the file has the same {names}, and no two rows may share it."
-        other = f"Another row of the table has the same {names}, and no two rows may share it."
-        return self._refuse(twins, NOT_UNIQUE, earlier, ready, column) + self._refuse(
-            taken, NOT_UNIQUE, other, ready, column
-        )
+
+    def _orphans(self, ready: Ready) -> list[Reject]:
+        """Rows that refer to nothing; the table tells of them itself when it is written to."""
+        return []
 
     def _refuse(
         self, lines: str, code: str, message: str, ready: Ready, column: str | None = None
