@@ -158,11 +158,18 @@ def revise(
 ) -> Import:
     """Change how it is read or what becomes of it, as long as nothing of it was applied; commits.
 
-    A changed dialect may change the file's header: then the columns are matched anew. A mapping is the whole
-    one. Raises Conflict, InvalidParams, BadFile.
+    Its limits may be changed later, too, while it is not at work. A changed dialect may change the file's
+    header: then the columns are matched anew. A mapping is the whole one. Raises Conflict, InvalidParams,
+    BadFile.
     """
     importer = importer_for(user, import_.importer)
-    _check_open(import_)
+    # One that stopped, for its limits perhaps, may go on with others.
+    only_limits = limits is not None and dialect is None and mapping is None and mode is None
+    _check_open(import_, APPLY if only_limits else None)
+    if only_limits:
+        _set_limits(import_, limits or Limits())
+        db.session.commit()
+        return import_
     if dialect is not None:
         _read_anew(user, importer, import_, dialect)
     if mapping is not None:

@@ -49,6 +49,29 @@ MODES = {
     UPDATE: ("Update only", "Rows that are there already get the file's values; others are left alone."),
     SKIP: ("Insert, skip existing", "New rows are inserted; rows that are there already are left alone."),
 }
+# What rows are refused for, in words; a code of an importer's own speaks for itself.
+REASONS = {
+    "required": "Empty, but needed",
+    "type": "No such number, date or the like",
+    "choice": "None of the values that there are",
+    "min": "Too small",
+    "max": "Too large",
+    "max_length": "Too long",
+    "too_long": "Too long",
+    "out_of_range": "Larger than the column holds",
+    "pattern": "Not in the form that is asked for",
+    "duplicate": "Twice in the file",
+    "not_unique": "Taken by another row",
+    "exists": "There already",
+    "unknown_reference": "Names something that is not there",
+    "ragged": "More or fewer cells than columns",
+    "unclosed_quote": "A quote that is not closed",
+    "stray_return": "A stray carriage return",
+    "nul": "A NUL character",
+    "not_utf8": "Not in the file's encoding",
+    "rule": "Against a rule of the table",
+    "conflict": "In conflict with another row",
+}
 DELIMITERS = {
     "comma": (",", "Comma ,"),
     "semicolon": (";", "Semicolon ;"),
@@ -86,6 +109,11 @@ LABELS = {
     "decimal": "Decimal mark",
     "dates": "Dates",
 }
+
+
+@pages.app_template_filter("reason")
+def reason(code: str) -> str:
+    return REASONS.get(code) or code.replace("_", " ").capitalize()
 
 
 @pages.get("/imports")
@@ -166,9 +194,11 @@ def revise(import_id: UUID) -> Response | tuple[str, int]:
 @pages.post("/imports/<uuid:import_id>/jobs")
 @auth_required("session")
 def ask(import_id: UUID) -> Response:
-    """A step of an import as it is saved: "apply" once more, or "undo"."""
+    """A step of an import as it is saved: "apply" once more, perhaps with other limits, or "undo"."""
     import_ = requests.find(me(), import_id)
     try:
+        if "reject_limit" in request.form:
+            requests.revise(me(), import_, limits=_limits(request.form))
         return _to(_ask(import_, request.form.get("step", "")))
     except (Conflict, InvalidParams) as error:
         flash(error.message, "warning")
@@ -262,8 +292,7 @@ def _save(view: View) -> None:
     requests.revise(me(), import_, dialect=read or None)
     if places and same and import_.header == before:
         requests.revise(me(), import_, mapping=places)
-    limits = Limits(**{name: _number(form, name) for name in ("reject_limit", "reject_percent", "rate")})
-    requests.revise(me(), import_, mode=form.get("mode") or None, limits=limits)
+    requests.revise(me(), import_, mode=form.get("mode") or None, limits=_limits(form))
 
 
 def _read(form: MultiDict[str, str]) -> dict[str, Any]:
@@ -284,6 +313,10 @@ def _read(form: MultiDict[str, str]) -> dict[str, Any]:
 
 def _place(posted: str) -> Any:
     return int(posted) if posted.isdecimal() and len(posted) < 7 else posted or None
+
+
+def _limits(form: MultiDict[str, str]) -> Limits:
+    return Limits(**{name: _number(form, name) for name in ("reject_limit", "reject_percent", "rate")})
 
 
 def _number(form: MultiDict[str, str], name: str) -> Any:

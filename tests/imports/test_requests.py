@@ -341,3 +341,15 @@ def test_refused_rows_come_back_under_their_parent(user, sent):
     assert child.mapping == parent.mapping
     assert child.dialect["dates"] == "mdy"
     assert requests.corrections(parent) == [child]
+
+
+def test_one_that_stopped_for_its_limits_may_go_on_with_others(user, sent):
+    import_ = requests.create(user, KEY, sent())
+    job = requests.request(user, import_, APPLY)
+    with pytest.raises(Conflict):
+        requests.revise(user, import_, limits=Limits(reject_limit=None))
+    db.session.rollback()
+    end(job, "failed")
+    requests.revise(user, import_, limits=Limits(reject_limit=None))
+    db.session.refresh(import_)
+    assert import_.reject_limit is None
