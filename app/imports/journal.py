@@ -1,14 +1,17 @@
-"""What an import keeps in the target's own database, schema `waybill`, so that it is committed with the rows.
+"""What an import keeps in the target's own database, so that it is committed with the rows.
 
-- `waybill.imports`: one row an import, the **fence**. Whoever merges a chunk locks it and finds its own
+It is in a schema of its own, `waybill_journal`. Not `waybill`: accounts bear that name, and theirs is the
+schema that `search_path` begins with.
+
+- `imports`: one row an import, the **fence**. Whoever merges a chunk locks it and finds its own
   attempt there, or stops: `raise_fence` returns when nobody else can commit any more.
-- `waybill.chunks`: what was applied, the **checkpoints**: from which byte to which, the counts, and the
+- `chunks`: what was applied, the **checkpoints**: from which byte to which, the counts, and the
   transaction's id. A row of the target whose `xmin` is one of these was last written by this import.
-- `waybill.rejects`: the refused rows.
-- `waybill.left_alone`: rows that an undo left as they were, and why.
-- `waybill.ledger_<import>`: what an undo needs, an entry for each row of the target that was inserted or
+- `rejects`: the refused rows.
+- `left_alone`: rows that an undo left as they were, and why.
+- `ledger_<import>`: what an undo needs, an entry for each row of the target that was inserted or
   changed: `chunk`, `inserted`, `line`, the key as `k1`, `k2` …, and what stood there before as `b1`, `b2` …,
-  for the key and columns that `Shape` tells (kept in `waybill.imports.shape`). A row that the import wrote
+  for the key and columns that `Shape` tells (kept in `imports.shape`). A row that the import wrote
   more than once has one entry, as it was before the first time; unless somebody else edited it in between:
   then it has another one, and only the last one may be undone.
 
@@ -31,8 +34,8 @@ from app.imports.target import Target, TargetRefused
 # So that two that begin at once do not make the schema twice.
 LOCK = 0x57617963
 _SCHEMA = """
-CREATE SCHEMA IF NOT EXISTS waybill;
-CREATE TABLE IF NOT EXISTS waybill.imports (
+CREATE SCHEMA IF NOT EXISTS waybill_journal;
+CREATE TABLE IF NOT EXISTS waybill_journal.imports (
     id uuid PRIMARY KEY,
     attempt bigint NOT NULL,
     closed boolean NOT NULL DEFAULT false,
@@ -40,8 +43,8 @@ CREATE TABLE IF NOT EXISTS waybill.imports (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     undone_at timestamptz
 );
-CREATE TABLE IF NOT EXISTS waybill.chunks (
-    import_id uuid NOT NULL REFERENCES waybill.imports ON DELETE CASCADE,
+CREATE TABLE IF NOT EXISTS waybill_journal.chunks (
+    import_id uuid NOT NULL REFERENCES waybill_journal.imports ON DELETE CASCADE,
     number bigint NOT NULL,
     byte_start bigint NOT NULL,
     byte_end bigint NOT NULL,
@@ -55,8 +58,8 @@ CREATE TABLE IF NOT EXISTS waybill.chunks (
     undone jsonb,
     PRIMARY KEY (import_id, number)
 );
-CREATE TABLE IF NOT EXISTS waybill.rejects (
-    import_id uuid NOT NULL REFERENCES waybill.imports ON DELETE CASCADE,
+CREATE TABLE IF NOT EXISTS waybill_journal.rejects (
+    import_id uuid NOT NULL REFERENCES waybill_journal.imports ON DELETE CASCADE,
     chunk bigint NOT NULL,
     line bigint NOT NULL,
     "column" text,
@@ -64,16 +67,16 @@ CREATE TABLE IF NOT EXISTS waybill.rejects (
     message text NOT NULL,
     record bytea NOT NULL
 );
-CREATE TABLE IF NOT EXISTS waybill.left_alone (
-    import_id uuid NOT NULL REFERENCES waybill.imports ON DELETE CASCADE,
+CREATE TABLE IF NOT EXISTS waybill_journal.left_alone (
+    import_id uuid NOT NULL REFERENCES waybill_journal.imports ON DELETE CASCADE,
     chunk bigint NOT NULL,
     line bigint,
     key jsonb NOT NULL,
     code text NOT NULL,
     what text NOT NULL
 );
-CREATE INDEX IF NOT EXISTS left_alone_place ON waybill.left_alone (import_id, chunk);
-CREATE INDEX IF NOT EXISTS rejects_place ON waybill.rejects (import_id, chunk, line);
+CREATE INDEX IF NOT EXISTS left_alone_place ON waybill_journal.left_alone (import_id, chunk);
+CREATE INDEX IF NOT EXISTS rejects_place ON waybill_journal.rejects (import_id, chunk, line);
 """
 
 
@@ -103,12 +106,12 @@ class Checkpoint:
 
 
 def ledger(import_id: UUID) -> str:
-    return f"waybill.ledger_{import_id.hex}"
+    return f"waybill_journal.ledger_{import_id.hex}"
 
 
 def prepare(target: Target) -> None:
     """Make the schema where it lacks; raises TargetRefused that says how an administrator does it."""
-    if target.one("SELECT to_regclass('waybill.rejects_place')")[0] is not None:
+    if target.one("SELECT to_regclass('waybill_journal.rejects_place')")[0] is not None:
         return
     try:
         with target.transaction():
@@ -119,7 +122,7 @@ def prepare(target: Target) -> None:
         raise TargetRefused(
             "Waybill keeps checkpoints beside the data, in a schema of its own, but could not make it in "
             f"the database of {target.name!r} ({error}). As its administrator, run: "
-            f"CREATE SCHEMA waybill AUTHORIZATION {account};"
+            f"CREATE SCHEMA waybill_journal AUTHORIZATION {account};"
         ) from error
 
 
@@ -131,11 +134,12 @@ def raise_fence(target: Target, import_id: UUID, attempt: int, shape: Shape, col
     """
     with target.transaction():
         target.run(
-            "INSERT INTO waybill.imports (id, attempt, shape) VALUES (%s, 0, %s) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO waybill_journal.imports (id, attempt, shape) VALUES (%s, 0, %s)"
+            " ON CONFLICT (id) DO NOTHING",
             (import_id, json.dumps(asdict(shape))),
         )
         row = target.one(
-            "UPDATE waybill.imports SET attempt = %s, closed = false"
+            "UPDATE waybill_journal.imports SET attempt = %s, closed = false"
             " WHERE id = %s AND attempt < %s AND undone_at IS NULL RETURNING shape",
             (attempt, import_id, attempt),
         )
@@ -149,20 +153,22 @@ def raise_fence(target: Target, import_id: UUID, attempt: int, shape: Shape, col
         definitions = ", ".join(["chunk bigint", "inserted boolean", "line bigint", *columns])
         target.run(f"CREATE TABLE IF NOT EXISTS {ledger(import_id)} ({definitions})")
         last = checkpoint(target, import_id).number
-        target.run("DELETE FROM waybill.rejects WHERE import_id = %s AND chunk > %s", (import_id, last))
+        surplus = "DELETE FROM waybill_journal.rejects WHERE import_id = %s AND chunk > %s"
+        target.run(surplus, (import_id, last))
 
 
 def close_fence(target: Target, import_id: UUID, attempt: int) -> None:
     """Nobody writes any more; waits for a merge at work."""
     target.run(
-        "UPDATE waybill.imports SET closed = true WHERE id = %s AND attempt = %s", (import_id, attempt)
+        "UPDATE waybill_journal.imports SET closed = true WHERE id = %s AND attempt = %s",
+        (import_id, attempt),
     )
 
 
 def hold_fence(target: Target, import_id: UUID, attempt: int) -> None:
     """Keep the fence as it is until this transaction ends; raises FenceClosed."""
     row = target.one(
-        "SELECT attempt, closed FROM waybill.imports WHERE id = %s FOR NO KEY UPDATE", (import_id,)
+        "SELECT attempt, closed FROM waybill_journal.imports WHERE id = %s FOR NO KEY UPDATE", (import_id,)
     )
     if row is None or row[1] or row[0] != attempt:
         raise FenceClosed("Another attempt has this import, or it was stopped.")
@@ -170,7 +176,7 @@ def hold_fence(target: Target, import_id: UUID, attempt: int) -> None:
 
 def checkpoint(target: Target, import_id: UUID) -> Checkpoint:
     row = target.one(
-        "SELECT number, byte_end, next_line, total FROM waybill.chunks WHERE import_id = %s"
+        "SELECT number, byte_end, next_line, total FROM waybill_journal.chunks WHERE import_id = %s"
         " ORDER BY number DESC LIMIT 1",
         (import_id,),
     )
@@ -182,7 +188,7 @@ def add_checkpoint(
 ) -> None:
     """`place` is number, first byte, byte behind, first line, line behind."""
     target.run(
-        "INSERT INTO waybill.chunks (import_id, number, byte_start, byte_end, first_line, next_line,"
+        "INSERT INTO waybill_journal.chunks (import_id, number, byte_start, byte_end, first_line, next_line,"
         " counts, total, xid) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, pg_current_xact_id())",
         (import_id, *place, json.dumps(counts.as_json()), json.dumps(total.as_json())),
     )
@@ -190,7 +196,7 @@ def add_checkpoint(
 
 def transactions(target: Target, import_id: UUID) -> list[str]:
     """The ids that this import's rows have as `xmin`."""
-    rows = target.all("SELECT xid::xid::text FROM waybill.chunks WHERE import_id = %s", (import_id,))
+    rows = target.all("SELECT xid::xid::text FROM waybill_journal.chunks WHERE import_id = %s", (import_id,))
     return [row[0] for row in rows]
 
 
@@ -200,17 +206,17 @@ def add_rejects(target: Target, import_id: UUID, chunk: int, rejects: Sequence[R
             (import_id, chunk, r.line, r.column, r.code, r.message.replace("\0", ""), r.record)
             for r in rejects
         )
-        target.copy_rows("waybill.rejects", rows)
+        target.copy_rows("waybill_journal.rejects", rows)
 
 
 def drop_rejects(target: Target, import_id: UUID, chunk: int) -> None:
-    target.run("DELETE FROM waybill.rejects WHERE import_id = %s AND chunk = %s", (import_id, chunk))
+    target.run("DELETE FROM waybill_journal.rejects WHERE import_id = %s AND chunk = %s", (import_id, chunk))
 
 
 def rejects(target: Target, import_id: UUID) -> Iterator[Reject]:
     """All refused rows in the file's order, streamed."""
     query = (
-        'SELECT line, "column", code, message, record FROM waybill.rejects WHERE import_id = %s'
+        'SELECT line, "column", code, message, record FROM waybill_journal.rejects WHERE import_id = %s'
         " ORDER BY chunk, line"
     )
     for row in target.stream(query, (import_id,)):
@@ -220,7 +226,7 @@ def rejects(target: Target, import_id: UUID) -> Iterator[Reject]:
 def forget(target: Target, import_id: UUID) -> None:
     """Drop the ledger and all that is known of the import: it can't be undone any more."""
     target.run(f"DROP TABLE IF EXISTS {ledger(import_id)}")
-    target.run("DELETE FROM waybill.imports WHERE id = %s", (import_id,))
+    target.run("DELETE FROM waybill_journal.imports WHERE id = %s", (import_id,))
 
 
 def definitions(key: Sequence[tuple[str, str]], written: Sequence[tuple[str, str]]) -> list[str]:

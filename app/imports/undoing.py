@@ -72,12 +72,14 @@ def begin(target: Target, import_id: UUID) -> Undoing:
 
     Waits for a merge at work. Raises NothingKept.
     """
-    there = target.one("SELECT to_regclass('waybill.imports'), to_regclass(%s)", (journal.ledger(import_id),))
+    there = target.one(
+        "SELECT to_regclass('waybill_journal.imports'), to_regclass(%s)", (journal.ledger(import_id),)
+    )
     row = None
     if None not in there:
         journal.prepare(target)
         row = target.one(
-            "UPDATE waybill.imports SET attempt = attempt + 1, closed = false,"
+            "UPDATE waybill_journal.imports SET attempt = attempt + 1, closed = false,"
             " undone_at = coalesce(undone_at, clock_timestamp()) WHERE id = %s RETURNING attempt, shape",
             (import_id,),
         )
@@ -121,7 +123,7 @@ class Undoing:
     def next_chunk(self) -> int | None:
         """The last chunk that is not undone; chunks count from 1."""
         row = self.target.one(
-            "SELECT max(number) FROM waybill.chunks WHERE import_id = %s AND undone_at IS NULL",
+            "SELECT max(number) FROM waybill_journal.chunks WHERE import_id = %s AND undone_at IS NULL",
             (self.import_id,),
         )
         return int(row[0]) if row[0] is not None else None
@@ -129,7 +131,7 @@ class Undoing:
     def hindered(self) -> list[int]:
         """Chunks with rows that were left for the sake of others, the last one first."""
         rows = self.target.all(
-            "SELECT DISTINCT chunk FROM waybill.left_alone WHERE import_id = %s AND code = ANY (%s)"
+            "SELECT DISTINCT chunk FROM waybill_journal.left_alone WHERE import_id = %s AND code = ANY (%s)"
             " ORDER BY chunk DESC",
             (self.import_id, [REFERENCED, REFUSED]),
         )
@@ -141,7 +143,7 @@ class Undoing:
     def entries(self) -> tuple[int, int]:
         """How many rows of the table are through, and how many there are."""
         done = self.target.all(
-            "SELECT number FROM waybill.chunks WHERE import_id = %s AND undone_at IS NOT NULL",
+            "SELECT number FROM waybill_journal.chunks WHERE import_id = %s AND undone_at IS NOT NULL",
             (self.import_id,),
         )
         return sum(self.entries_of(number) for (number,) in done), sum(self._sizes.values())
@@ -149,19 +151,18 @@ class Undoing:
     def counts(self) -> Counts:
         """Of all that is through: put back is `updated`, removed is `inserted`, left alone is `skipped`."""
         rows = self.target.all(
-            "SELECT undone FROM waybill.chunks WHERE import_id = %s AND undone IS NOT NULL", (self.import_id,)
+            "SELECT undone FROM waybill_journal.chunks WHERE import_id = %s AND undone IS NOT NULL",
+            (self.import_id,),
         )
         return sum((Counts.of(row[0]) for row in rows), Counts())
 
     def left(self, chunk: int) -> int:
-        query = "SELECT count(*) FROM waybill.left_alone WHERE import_id = %s AND chunk = %s"
+        query = "SELECT count(*) FROM waybill_journal.left_alone WHERE import_id = %s AND chunk = %s"
         return int(self.target.one(query, (self.import_id, chunk))[0])
 
     def all_left(self) -> Iterator[Left]:
         """In the file's order."""
-        query = (
-            "SELECT key, line, what FROM waybill.left_alone WHERE import_id = %s ORDER BY chunk, line, key"
-        )
+        query = "SELECT key, line, what FROM waybill_journal.left_alone WHERE import_id = %s ORDER BY chunk, line, key"
         for row in self.target.stream(query, (self.import_id,)):
             yield Left(*row)
 
@@ -202,11 +203,11 @@ class Undoing:
         self.target.run(
             "INSERT INTO undoing SELECT l.*, row_number() OVER (), %s, NULL"
             f" FROM {self._ledger} AS l WHERE l.chunk = %s AND {self._key} IN (SELECT a.key"
-            " FROM waybill.left_alone AS a WHERE a.import_id = %s AND a.chunk = %s AND a.code = ANY (%s))",
+            " FROM waybill_journal.left_alone AS a WHERE a.import_id = %s AND a.chunk = %s AND a.code = ANY (%s))",
             (READY, chunk, self.import_id, chunk, [REFERENCED, REFUSED]),
         )
         self.target.run(
-            "DELETE FROM waybill.left_alone WHERE import_id = %s AND chunk = %s AND code = ANY (%s)",
+            "DELETE FROM waybill_journal.left_alone WHERE import_id = %s AND chunk = %s AND code = ANY (%s)",
             (self.import_id, chunk, [REFERENCED, REFUSED]),
         )
 
@@ -227,7 +228,7 @@ class Undoing:
             EDITED,
             f"l.state = %s AND (EXISTS (SELECT FROM {self._table} AS t WHERE {joined}"
             " AND t.xmin <> ALL (%s::text[]::xid[]))"
-            f" OR {self._key} IN (SELECT a.key FROM waybill.left_alone AS a"
+            f" OR {self._key} IN (SELECT a.key FROM waybill_journal.left_alone AS a"
             " WHERE a.import_id = %s AND a.chunk > %s))",
             [READY, journal.transactions(self.target, self.import_id), self.import_id, chunk],
         )
@@ -345,18 +346,18 @@ class Undoing:
         counts = Counts(read=put_back + removed + left, updated=put_back, inserted=removed, skipped=left)
         if again:
             before = self.target.one(
-                "SELECT undone FROM waybill.chunks WHERE import_id = %s AND number = %s",
+                "SELECT undone FROM waybill_journal.chunks WHERE import_id = %s AND number = %s",
                 (self.import_id, chunk),
             )
             gained = put_back + removed
             counts = Counts.of(before[0]) + Counts(updated=put_back, inserted=removed, skipped=-gained)
         self.target.run(
-            "UPDATE waybill.chunks SET undone_at = clock_timestamp(), undone = %s"
+            "UPDATE waybill_journal.chunks SET undone_at = clock_timestamp(), undone = %s"
             " WHERE import_id = %s AND number = %s",
             (json.dumps(counts.as_json()), self.import_id, chunk),
         )
         self.target.run(
-            "INSERT INTO waybill.left_alone (import_id, chunk, line, key, code, what)"
+            "INSERT INTO waybill_journal.left_alone (import_id, chunk, line, key, code, what)"
             f" SELECT %s, %s, l.line, {self._key}, l.state, l.what FROM undoing AS l WHERE l.state <> %s",
             (self.import_id, chunk, DONE),
         )
