@@ -24,6 +24,12 @@ if _soft != resource.RLIM_INFINITY and _soft < _wanted:
 class Worker(GeventWorker):
     """Closes its event streams as soon as it is told to stop, so that a deploy waits for none of them."""
 
+    def patch(self) -> None:
+        super().patch()
+        # gevent leaves files alone, and a disk that is slow to keep a block would hold up every stream.
+        fsync = os.fsync
+        os.fsync = lambda descriptor: gevent.get_hub().threadpool.apply(fsync, (descriptor,))
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         # A connection whose answer is complete gets no time to ask for more.
