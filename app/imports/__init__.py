@@ -15,7 +15,6 @@ from sqlalchemy.exc import DBAPIError
 from app import settings
 from app.errors import Cancelled, LeaseLost, Paused, Stopping, WaybillError
 from app.extensions import db
-from app.imports.order import Order
 from app.leases import Lease
 from app.models.imports import APPLY, DRY_RUN, UNDO
 from app.models.job import Job
@@ -54,6 +53,9 @@ def run(lease: Lease) -> None:
 
 
 def _attempt(lease: Lease) -> None:
+    # What reads files is loaded only where files are read: it costs a process 60 MB.
+    from app.imports.order import Order
+
     try:
         order = Order.of(lease.job_id)
         step = STEPS[order.step]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from apiflask import APIBlueprint
@@ -20,7 +20,7 @@ from werkzeug.wrappers import Response
 from app import importers, jobs, settings, uploads
 from app.errors import Conflict, InvalidParams, InvalidRequest, NotFound, WaybillError
 from app.importers import Column, Importer
-from app.imports import correction, encodings, mapping, plain, preview, requests
+from app.imports import correction, encodings, mapping, plain, requests
 from app.imports.checked import Counts
 from app.imports.detect import Reason, samples
 from app.imports.dialect import Dialect
@@ -30,6 +30,9 @@ from app.models.job import Job
 from app.models.upload import Upload
 from app.web.people import me
 from app.web.uploads import receive_form, takes_file, unlimited
+
+if TYPE_CHECKING:
+    from app.imports.preview import Preview
 
 # Named apart from app.imports, whose verbs these views call.
 pages = APIBlueprint("imports", __name__, enable_openapi=False)
@@ -497,9 +500,12 @@ class View:
         return mapping.problems(self.importer, self.import_.mapping, self.import_.mode)
 
     @cached_property
-    def preview(self) -> preview.Preview | None:
+    def preview(self) -> Preview | None:
         if self.importer is None or self.problems or self.trouble:
             return None
+        # It loads what reads files, which costs a process 60 MB: only where one is looked at.
+        from app.imports import preview
+
         return preview.preview(self.importer, self.import_, self._head)
 
     @cached_property
