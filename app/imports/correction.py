@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from app import zones
 from app.imports import encodings
 from app.imports.dialect import Dialect
 
@@ -35,7 +36,10 @@ def _problem(name: str, value: Any) -> str | None:
     if name == "skip":
         whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1000
         return None if whole else "Give a number of lines from 0 to 1,000."
-    if name == "header":
+    if name == "zone":
+        known = isinstance(value, str) and zones.exists(value)
+        return None if known else "Give a time zone such as Europe/Berlin."
+    if name in ("header", "apostrophes"):
         return None if isinstance(value, bool) else "Give true or false."
     if name == "decimal":
         return None if value in (".", ",") else "Give . or , (a point or a comma)."

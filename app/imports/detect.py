@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Protocol
 
+from app.formats._spreadsheet import Rules
 from app.imports import delimited, encodings, values
 from app.imports.dialect import Dialect
 from app.imports.likeness import plain
@@ -63,7 +65,7 @@ def detect(
     why: dict[str, Reason] = {}
     if base.content == "xlsx":
         known |= {"encoding": "utf-8", "delimiter": ",", "quote": '"', "escape": None}
-        known |= {"decimal": ".", "dates": "iso"}
+        known |= {"decimal": ".", "dates": "iso", "apostrophes": False}
     if "encoding" not in known:
         encoding = encodings.detect(head)
         known["encoding"] = encoding.name
@@ -74,6 +76,9 @@ def detect(
     if not whole and len(rows) > 1 and len(rows) < ROWS:
         rows.pop()  # it may be half a record
     base = _header(base, rows, names, known, why)
+    if "apostrophes" not in known and head.startswith(BOM_UTF8):
+        # Our own files for spreadsheets begin so, and those that spreadsheets write.
+        base = replace(base, apostrophes=True)
     return Detected(_values(base, rows[base.header :], known, why), header_of(rows, base), why)
 
 
@@ -179,4 +184,9 @@ def _values(base: Dialect, rows: list[list[str]], known: dict[str, Any], why: di
         width = max(map(len, rows), default=0)
         columns = [[row[place] for row in rows if place < len(row)] for place in range(width)]
         changes["nulls"] = values.nulls(columns)
+    rules = Rules(changes.get("decimal", base.decimal))
+    marked = next((cell for cell in cells if rules.unmarked(cell) != cell), None)
+    if base.apostrophes and marked is not None:
+        text = f"The one before {rules.unmarked(marked)[:40]!r} keeps a spreadsheet from guessing, and goes."
+        why["apostrophes"] = Reason(text)
     return replace(base, **changes)

@@ -188,7 +188,14 @@ FILES = [
         skip=1,
         unsure=("skip",),
     ),
-    file("byte order mark", "id,name\n1,Zoë\n2,Bob\n", ",", ["id", "name"], encoding="utf-8-sig"),
+    file(
+        "byte order mark",
+        "id,name\n1,Zoë\n2,Bob\n",
+        ",",
+        ["id", "name"],
+        encoding="utf-8-sig",
+        apostrophes=True,
+    ),
     file("UTF-16 with its mark", "id\tname\n1\tZoë\n2\tBob\n", "\t", ["id", "name"], encoding="utf-16"),
     file("UTF-16 without", "id,name\n1,Zoë\n2,Bob\n", ",", ["id", "name"], encoding="utf-16-le"),
     file(

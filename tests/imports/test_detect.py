@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from app.formats import find
 from app.imports.detect import detect, samples
 from app.imports.dialect import Dialect
 from tests.imports.corpus import FILES, File
@@ -75,3 +76,15 @@ def test_samples_are_the_first_different_values():
     text = "id,name\n1,Ann\n2,Ann\n3,\n4,Bob\n5,Cid\n6,Dan\n"
     assert samples(text, Dialect()) == [["1", "2", "3"], ["Ann", "Bob", "Cid"]]
     assert samples("", Dialect()) == []
+
+
+def test_apostrophes_of_our_own_files_for_spreadsheets_are_known_as_such():
+    rows = [(1, "0012"), (2, "=1+1"), (3, "plain")]
+    text = b"".join(find("csv", "spreadsheet")[0].writing("spreadsheet").rows(["id", "code"], rows))
+    found = detect(text, Plain())
+    assert found.dialect.apostrophes
+    assert (
+        found.why["apostrophes"].text == "The one before '0012' keeps a spreadsheet from guessing, and goes."
+    )
+    assert not detect(text.removeprefix("\ufeff".encode()), Plain()).dialect.apostrophes
+    assert not detect(text, Plain(), known={"apostrophes": False}).dialect.apostrophes
