@@ -6,8 +6,11 @@ import base64
 import hashlib
 import io
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ import sqlalchemy as sa
 from apiflask import APIFlask
 
 from app import uploads
+from app.dev.seaweedfs import SeaweedFS
 from app.errors import (
     BadFile,
     Conflict,
@@ -34,7 +38,11 @@ from app.errors import (
     WrongOffset,
 )
 from app.extensions import db
+from app.imports import plain
+from app.imports.dialect import Dialect
 from app.models import Import, Job, Upload
+from app.settings import ROOT
+from app.storage import open_storage
 from app.storage.local import Local
 from app.sweep import cleaning
 from app.uploads import BLOCK
@@ -545,3 +553,84 @@ def test_sending_goes_on_after_a_storage_that_failed(
     path.write_bytes(ROW * (2 * BLOCK // len(ROW)))
     monkeypatch.setitem(app.extensions, "waybill.storage", Shaky(tmp_path / "storage"))
     assert content(uploads.send(member, path)) == path.read_bytes()
+
+
+# --- memory, and S3 ---------------------------------------------------------------------------------------
+
+MEMORY = """
+import resource, sys
+from app import create_app, uploads
+from app.extensions import db
+from app.imports import plain
+from app.imports.dialect import Dialect
+from app.models import User
+
+class Rows:
+    '''So many MiB of text, made as they are read.'''
+    def __init__(self, size):
+        self.left = size * 1024 * 1024
+    def read(self, size):
+        size = min(size, self.left)
+        self.left -= size
+        return ("4711,Zo\\xeb,2026-01-31\\n" * (size // 20 + 1)).encode("cp1252")[:size]
+
+def cycle(size):
+    upload = uploads.begin(db.session.get_one(User, int(sys.argv[1])), "people.csv")
+    upload = uploads.complete(uploads.receive(upload, 0, Rows(size)))
+    assert upload.bytes == size * 1024 * 1024
+    found = plain.plain(upload, Dialect(encoding="cp1252"))
+    assert sum(map(len, found.open())) == found.size > upload.bytes
+    uploads.remove(upload)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+with create_app().app_context():
+    before = cycle(40)
+    print(cycle(300) - before)
+"""
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, environ: dict[str, str]) -> dict[str, str]:
+    """The settings of an app on each storage."""
+    if request.param == "local":
+        return environ
+    server: SeaweedFS = request.getfixturevalue("s3")
+    found = open_storage("s3://uploads", server.environ)
+    with suppress(found.client.exceptions.BucketAlreadyOwnedByYou):  # type: ignore[attr-defined]
+        found.client.create_bucket(Bucket="uploads")  # type: ignore[attr-defined]
+    return environ | server.environ | {"STORAGE_URL": f"s3://uploads/{uuid4().hex}"}
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(place: dict[str, str], member: Any) -> None:
+    """300 MB received, converted, read and removed: in as much memory as 40 MB."""
+    found = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(member.id)],
+        env=place | {"PATH": os.environ["PATH"]},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) < 40  # MiB
+
+
+def test_from_the_first_byte_to_the_last_on_each_storage(
+    app: APIFlask, place: dict[str, str], member: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(place["STORAGE_URL"], place)
+    monkeypatch.setitem(app.extensions, "waybill.storage", storage)
+    data = ROW * (2 * BLOCK // len(ROW))
+    upload = uploads.begin(member, "people.csv")
+    with pytest.raises(ConnectionResetError):
+        uploads.receive(upload, 0, Cut(data[: BLOCK + 1000]))
+    upload = uploads.complete(receive(again(upload), data[BLOCK + 1000 :]))
+    assert content(upload) == data
+    assert content(upload, BLOCK - 5, BLOCK + 2000) == data[BLOCK - 5 : BLOCK + 2000]
+    found = plain.plain(upload, Dialect(encoding="cp1252"))
+    assert b"".join(found.open(BLOCK - 5, BLOCK + 5)) == data[BLOCK - 5 : BLOCK + 5]
+    prefix = uploads.prefix(upload.id)
+    assert len(list(storage.list(prefix))) == 6
+    uploads.remove(upload)
+    assert list(storage.list(prefix)) == []
