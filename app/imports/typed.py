@@ -75,6 +75,7 @@ _SURE_MOMENT = (
     _SURE_DAY
     + "[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6})?)?(Z|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?)"
 )
+WHITE = b" \t\n\v\f\r"
 _HYPHENATED = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 _ESCAPED_NUL = re.compile(r"(?<!\\)(\\\\)*\\u0000")
 # What may stand between groups of three digits, beside the mark's counterpart.
@@ -103,7 +104,7 @@ class Reader:
             texts = _filled(texts)
         elif self._column.required or self._column.default is not None:
             texts = pc.if_else(pc.equal(texts, ""), None, texts)
-        values = self._read(texts)
+        values = self._values(texts)
         lost = values.null_count - texts.null_count
         bad = np.flatnonzero(pc.and_(pc.is_valid(texts), pc.is_null(values))) if lost else np.zeros(0, int)
         return Typed(values, bad)
@@ -134,6 +135,15 @@ class Reader:
         marked = pc.fill_null(pc.starts_with(cells, "'"), False)
         bare = [rules.unmarked(text) for text in cells.filter(marked).to_pylist()]
         return pc.replace_with_mask(cells, marked, pa.array(bare, pa.string()))
+
+    def _values(self, texts: Cells) -> Cells:
+        """Days repeat, and are read once each where that takes more than one look."""
+        days = self._column.type == "datetime" and self._dialect.dates != "iso"
+        if days or self._column.type == "date":
+            coded = pc.dictionary_encode(texts)
+            if len(coded.dictionary) * 2 < len(texts):
+                return self._read(coded.dictionary).take(coded.indices)
+        return self._read(texts)
 
     def _text(self, texts: Cells) -> Cells:
         return texts
@@ -298,7 +308,7 @@ def shown(text: str) -> str:
 def _filled(texts: Cells) -> Cells:
     """Without white space around, and NULL where nothing is left."""
     data = raw(texts)
-    if data and (data[0] <= 32 or not data.isascii() or any(sign in data for sign in (b" ", b"\t", b"\n"))):
+    if not data.isascii() or any(sign in data for sign in WHITE):
         texts = pc.utf8_trim_whitespace(texts)
     if pc.min(pc.binary_length(texts)).as_py() == 0:
         texts = pc.if_else(pc.equal(texts, ""), None, texts)
