@@ -3,8 +3,8 @@
 From the last chunk to the first, each in one transaction of the target together with the note that it was
 undone, so that an undo that was killed goes on where it was and nothing is undone twice. A row is the
 import's own as long as its `xmin` is one of the import's transactions: whoever wrote it since has it now.
-Rows that are left are named in `waybill_journal.left_alone`. When all chunks are through, those of them that only
-stood in the way of each other are tried once more.
+Rows that are left are named in `waybill_journal.left_alone`. When all chunks are through, those of them that
+only stood in the way of each other are tried once more.
 """
 
 from __future__ import annotations

@@ -162,7 +162,10 @@ class Undoing:
 
     def all_left(self) -> Iterator[Left]:
         """In the file's order."""
-        query = "SELECT key, line, what FROM waybill_journal.left_alone WHERE import_id = %s ORDER BY chunk, line, key"
+        query = (
+            "SELECT key, line, what FROM waybill_journal.left_alone WHERE import_id = %s"
+            " ORDER BY chunk, line, key"
+        )
         for row in self.target.stream(query, (self.import_id,)):
             yield Left(*row)
 
@@ -203,7 +206,8 @@ class Undoing:
         self.target.run(
             "INSERT INTO undoing SELECT l.*, row_number() OVER (), %s, NULL"
             f" FROM {self._ledger} AS l WHERE l.chunk = %s AND {self._key} IN (SELECT a.key"
-            " FROM waybill_journal.left_alone AS a WHERE a.import_id = %s AND a.chunk = %s AND a.code = ANY (%s))",
+            " FROM waybill_journal.left_alone AS a"
+            " WHERE a.import_id = %s AND a.chunk = %s AND a.code = ANY (%s))",
             (READY, chunk, self.import_id, chunk, [REFERENCED, REFUSED]),
         )
         self.target.run(

@@ -1,0 +1,197 @@
+"""What merging a chunk would do, told without writing to the table: what earlier chunks would have changed is
+remembered in a temporary table of this connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from app.imports.checked import Reject
+from app.imports.merge import Compared, Merge
+from app.imports.plan import Plan
+from app.imports.ready import UNKNOWN, Ready
+from app.imports.table import Unique, quoted
+from app.imports.target import Target
+
+# Characters of a value that an example shows.
+SHOWN = 200
+
+_FOREIGN = """
+SELECT format('%%I.%%I', n.nspname, r.relname), c.conrelid = c.confrelid,
+  ARRAY(SELECT a.attname::text FROM unnest(c.conkey) WITH ORDINALITY AS k (number, place)
+        JOIN pg_attribute AS a ON a.attrelid = c.conrelid AND a.attnum = k.number ORDER BY k.place),
+  ARRAY(SELECT a.attname::text FROM unnest(c.confkey) WITH ORDINALITY AS k (number, place)
+        JOIN pg_attribute AS a ON a.attrelid = c.confrelid AND a.attnum = k.number ORDER BY k.place)
+FROM pg_constraint AS c JOIN pg_class AS r ON r.oid = c.confrelid
+JOIN pg_namespace AS n ON n.oid = r.relnamespace
+WHERE c.contype = 'f' AND c.conrelid = %s::regclass ORDER BY c.conname
+"""
+
+
+@dataclass(frozen=True)
+class _Foreign:
+    """A foreign key of the table to `table`, by the columns of both; `own`: to the table itself."""
+
+    table: str
+    own: bool
+    columns: list[str]
+    to: list[str]
+
+
+class Foresight(Merge):
+    """A merge that writes nothing: `write` only remembers the rows that would be written.
+
+    Its temporary table `seen` has, of each, the natural key and what no two rows may share, named as in
+    `staging`. What only triggers and exclusion constraints know is not foreseen.
+    """
+
+    def __init__(self, plan: Plan, target: Target, import_id: UUID) -> None:
+        super().__init__(plan, target, import_id)
+        # Nothing is to be changed, so nobody need wait for us.
+        self._lock = ""
+        self._remembered = list(
+            dict.fromkeys([*plan.key, *(name for unique in self._uniques() for name in unique.columns)])
+        )
+        self._any_seen = False
+        self._foreign = self._foreign_keys()
+        if self._remembered:
+            columns = ", ".join(f"t.{quoted(name)} AS c{self._places[name]}" for name in self._remembered)
+            target.run(f"CREATE TEMP TABLE seen AS SELECT {columns} FROM {plan.table.sql} AS t WITH NO DATA")
+            for number, names in enumerate([plan.key, *(unique.columns for unique in self._uniques())]):
+                if names:
+                    indexed = ", ".join(f"c{self._places[name]}" for name in names)
+                    unique = "" if number else "UNIQUE"
+                    target.run(f"CREATE {unique} INDEX seen_{number} ON seen ({indexed})")
+
+    def transactions(self) -> list[str]:
+        return []
+
+    def write(self, chunk: int, compared: Compared) -> None:
+        if not (self._remembered and compared.fresh + compared.rewritten):
+            return
+        self._any_seen = True
+        names = [f"c{self._places[name]}" for name in self._remembered]
+        values = ", ".join(map(self._staged, self._remembered))
+        others = [f"c{self._places[name]}" for name in self._remembered if name not in self.plan.key]
+        again = ""
+        if self.plan.key:
+            key = ", ".join(f"c{self._places[name]}" for name in self.plan.key)
+            new = ", ".join(f"{name} = excluded.{name}" for name in others)
+            again = f" ON CONFLICT ({key}) DO " + (f"UPDATE SET {new}" if others else "NOTHING")
+        self._run(
+            f"INSERT INTO seen ({', '.join(names)}) SELECT {values} FROM staging AS s"
+            f" LEFT JOIN found AS f ON f.line = s.line WHERE f.line IS NULL OR f.changed{again}"
+        )
+
+    def examples(self, most: int) -> list[dict[str, Any]]:
+        """Staged rows that would be changed: {line, key: {column: text}, changes: {column: [old, new]}}."""
+        plan = self.plan
+        if not plan.values:
+            return []
+        key = ", ".join(f"{self._staged(name)}::text" for name in plan.key)
+        there = {name: f"f.b{place}" for place, name in enumerate(plan.values, start=1)}
+        changes = ", ".join(
+            f"{self._unlike(name, there[name])}, {there[name]}::text, {self._staged(name)}::text"
+            for name in plan.values
+        )
+        rows = self._target.all(
+            f"SELECT s.line, {key}, {changes} FROM staging AS s JOIN found AS f ON f.line = s.line"
+            " WHERE f.changed AND NOT f.ours ORDER BY s.line LIMIT %s",
+            (most,),
+        )
+        return [self._example(row) for row in rows]
+
+    def _example(self, row: Sequence[Any]) -> dict[str, Any]:
+        line, *rest = row
+        keys = dict(zip(self.plan.key, map(_short, rest[: len(self.plan.key)]), strict=True))
+        changes = {}
+        for place, name in enumerate(self.plan.values):
+            differs, old, new = rest[len(keys) + 3 * place : len(keys) + 3 * place + 3]
+            if differs:
+                changes[name] = [_short(old), _short(new)]
+        return {"line": line, "key": keys, "changes": changes}
+
+    # Comparing, with what was seen.
+
+    def _find(self, ours: Sequence[str]) -> int:
+        known = super()._find(ours)
+        if not self._any_seen:
+            return known
+        joined = self._same("e", self.plan.key)
+        again = self._run(
+            "UPDATE found AS f SET ours = true, changed = true FROM staging AS s"
+            f" JOIN seen AS e ON {joined} WHERE s.line = f.line"
+        )
+        fresh = self._run(
+            f"INSERT INTO found (line, ours, changed) SELECT s.line, true, true FROM staging AS s"
+            f" JOIN seen AS e ON {joined}"
+            + (" WHERE NOT EXISTS (SELECT FROM found AS f WHERE f.line = s.line)" if again else "")
+        )
+        return known + fresh
+
+    def _taken(self, unique: Unique) -> str:
+        taken = super()._taken(unique)
+        if not self._any_seen:
+            return taken
+        same_row = self._same("e", self.plan.key) or "false"
+        seen = (
+            f"SELECT s.line FROM staging AS s JOIN seen AS e ON {self._same('e', unique.columns)}"
+            f" WHERE NOT coalesce({same_row}, false)"
+        )
+        if self.plan.key:
+            # What the table has of those is no longer so.
+            rewritten = " AND ".join(f"e.c{self._places[name]} = t.{quoted(name)}" for name in self.plan.key)
+            taken += f" AND NOT EXISTS (SELECT FROM seen AS e WHERE {rewritten})"
+        return f"{taken} UNION ALL {seen}"
+
+    def _orphans(self, ready: Ready) -> list[Reject]:
+        found: list[Reject] = []
+        more = [reject for foreign in self._foreign for reject in self._refuse_orphans(foreign, ready)]
+        while more:
+            found += more
+            # Rows of the file may refer to those just refused.
+            own = [foreign for foreign in self._foreign if foreign.own]
+            more = [reject for foreign in own for reject in self._refuse_orphans(foreign, ready)]
+        return found
+
+    def _refuse_orphans(self, foreign: _Foreign, ready: Ready) -> list[Reject]:
+        pairs = list(zip(foreign.columns, foreign.to, strict=True))
+        given = " AND ".join(f"{self._staged(name)} IS NOT NULL" for name in foreign.columns)
+        there = " AND ".join(f"o.{quoted(to)} = {self._staged(name)}" for name, to in pairs)
+        known = [f"EXISTS (SELECT FROM {foreign.table.replace('%', '%%')} AS o WHERE {there})"]
+        if foreign.own:
+            for table in ("seen", "staging"):
+                same = " AND ".join(f"o.c{self._places[to]} = {self._staged(name)}" for name, to in pairs)
+                known.append(f"EXISTS (SELECT FROM {table} AS o WHERE {same})")
+        lines = f"SELECT s.line FROM staging AS s WHERE {given} AND NOT ({' OR '.join(known)})"
+        names = ", ".join(foreign.columns)
+        message = f"{names}: there is no row of {foreign.table} with this {', '.join(foreign.to)}."
+        return self._refuse(lines, UNKNOWN, message, ready)
+
+    def _foreign_keys(self) -> list[_Foreign]:
+        """Those that are written, but for what was looked up already."""
+        written = set(self._places)
+        rows = self._target.all(_FOREIGN, (self.plan.table.sql.replace("%%", "%"),))
+        found = [_Foreign(*row) for row in rows]
+        return [
+            foreign
+            for foreign in found
+            if set(foreign.columns) <= written - set(self.plan.references)
+            and not (foreign.own and not set(foreign.to) <= set(self._remembered))
+        ]
+
+    def _same(self, seen: str, names: Sequence[str]) -> str:
+        return " AND ".join(f"{seen}.c{self._places[name]} = {self._staged(name)}" for name in names)
+
+    def _unlike(self, name: str, there: str) -> str:
+        staged = self._staged(name)
+        if not self.plan.table.fields[name].comparable:
+            staged, there = f"({staged})::text", f"{there}::text"
+        return f"{staged} IS DISTINCT FROM {there}"
+
+
+def _short(text: str | None) -> str | None:
+    return text if text is None or len(text) <= SHOWN else text[: SHOWN - 1] + "…"
