@@ -142,8 +142,10 @@ def index() -> str:
 
 @pages.get("/imports/new")
 @auth_required("session")
-def new() -> str:
+def new() -> Response | str:
     """Where a file is sent in: `?importer=`; `?parent=` the import whose refused rows come back."""
+    if not request.args.get("importer") and not request.args.get("parent"):
+        return redirect(url_for("imports.index"))
     return _upload_page(*_meant())
 
 
@@ -256,6 +258,8 @@ def _meant() -> tuple[Importer, Import | None]:
     """The importer and the import whose refused rows come back, as the address has them."""
     parent = _parent(request.args.get("parent", ""))
     key = parent.importer if parent else request.args.get("importer", "")
+    if not key:
+        raise InvalidRequest("Choose what to import first.")
     return requests.importer_for(me(), key), parent
 
 

@@ -23,7 +23,8 @@ from sqlalchemy import select
 
 from app import links, uploads
 from app.extensions import db
-from app.models import ApiToken, Artifact, Job, Upload, User
+from app.imports import requests
+from app.models import ApiToken, Artifact, Import, Job, Upload, User
 from app.storage import artifact_key
 
 from .routes import address, rules
@@ -99,6 +100,13 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/api/v1/reports/<key>/preflight"): Rule(PEOPLE, form={"format": "csv"}),
     ("POST", "/api/v1/exports"): Rule(PEOPLE, form={"report": "all_tasks"}),
     ("GET", "/api/v1/jobs"): SIGNED_IN,
+    ("GET", "/imports"): SIGNED_IN,
+    ("GET", "/imports/new"): SIGNED_IN,
+    ("POST", "/imports"): SIGNED_IN,
+    ("GET", "/api/v1/importers"): SIGNED_IN,
+    ("GET", "/api/v1/importers/<key>"): SIGNED_IN,
+    ("GET", "/api/v1/imports"): SIGNED_IN,
+    ("POST", "/api/v1/imports"): Rule(PEOPLE, form={"importer": "members"}),
     ("POST", "/api/v1/uploads"): Rule(PEOPLE, form={"filename": "members.csv"}),
     # for the job's owner and administrators
     ("GET", "/jobs/<uuid:job_id>"): OWNER_OR_ADMIN,
@@ -115,6 +123,16 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/api/v1/jobs/<uuid:job_id>/log"): OWNER_OR_ADMIN,
     ("POST", "/api/v1/jobs/<uuid:id>/cancellation"): on_job("queued"),
     ("POST", "/api/v1/jobs/<uuid:id>/retry"): on_job("failed"),
+    ("POST", "/jobs/<uuid:job_id>/pause"): on_job("running"),
+    ("POST", "/jobs/<uuid:job_id>/resumption"): on_job("queued"),
+    ("POST", "/api/v1/jobs/<uuid:id>/pause"): on_job("running"),
+    ("POST", "/api/v1/jobs/<uuid:id>/resumption"): on_job("queued"),
+    # for the import's owner and administrators
+    ("GET", "/imports/<uuid:import_id>"): OWNER_OR_ADMIN,
+    ("POST", "/imports/<uuid:import_id>"): Rule(OWNER_OR_ADMIN.allowed, form={"mode": "insert"}),
+    ("POST", "/imports/<uuid:import_id>/jobs"): Rule(OWNER_OR_ADMIN.allowed, form={"step": "apply"}),
+    ("GET", "/api/v1/imports/<uuid:id>"): OWNER_OR_ADMIN,
+    ("POST", "/api/v1/imports/<uuid:id>/jobs"): Rule(OWNER_OR_ADMIN.allowed, form={"step": "apply"}),
     # for the upload's owner and administrators
     ("GET", "/api/v1/uploads/<uuid:id>"): OWNER_OR_ADMIN,
     ("PATCH", "/api/v1/uploads/<uuid:id>"): OWNER_OR_ADMIN,
@@ -185,7 +203,15 @@ class World:
             upload = uploads.begin(self.people[OWNER], "members.csv")
             upload = uploads.receive(upload, 0, io.BytesIO(b"email\nann@example.org\n"))
             db.session.commit()
-            return Things(job_id, link, token.id, upload.id)
+            import_id = self._import()
+            return Things(job_id, link, token.id, upload.id, import_id)
+
+    def _import(self) -> UUID:
+        owner = db.session.get_one(User, self.people[OWNER].id)
+        upload = uploads.begin(owner, "members.csv")
+        content = b"email,name,company,joined\nann@example.org,Ann,Acme,2026-01-31\n"
+        upload = uploads.complete(uploads.receive(upload, 0, io.BytesIO(content)))
+        return UUID(str(requests.create(owner, "members", upload).id))
 
     def state(self, things: Things) -> list[Any]:
         """All that a request could have changed on the owner's things."""
@@ -196,8 +222,10 @@ class World:
             ).all()
             token = db.session.execute(select(ApiToken.__table__).where(ApiToken.id == things.token_id)).one()
             upload = db.session.execute(select(Upload.__table__).where(Upload.id == things.upload_id)).one()
+            import_ = db.session.execute(select(Import.__table__).where(Import.id == things.import_id)).one()
+            steps = db.session.scalars(select(Job.id).where(Job.import_id == things.import_id)).all()
             children = db.session.scalars(select(Job.id).where(Job.parent_id == things.job_id)).all()
-            return [job, artifact, token, upload, children]
+            return [job, artifact, token, upload, import_, steps, children]
 
 
 @dataclass(frozen=True)
@@ -207,15 +235,18 @@ class Things:
     link: str
     token_id: int
     upload_id: UUID
+    import_id: UUID
 
     def values(self, path: str) -> dict[str, Any]:
         """What stands in such an address, by the placeholder's name."""
+        by_id = {"uploads": self.upload_id, "imports": self.import_id}
         return {
             "job_id": self.job_id,
-            "id": self.upload_id if "/uploads/" in path else self.job_id,
+            "import_id": self.import_id,
+            "id": next((found for name, found in by_id.items() if f"/{name}/" in path), self.job_id),
             "token_id": self.token_id,
             "token": self.link,
-            "key": "all_tasks",
+            "key": "members" if "/importers/" in path else "all_tasks",
         }
 
 

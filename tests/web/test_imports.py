@@ -107,7 +107,8 @@ def test_the_upload_page_tells_what_is_wanted(pages):
     assert 'enctype="multipart/form-data"' in text
     assert "<code>joined_on</code>" in text
     assert "5 GiB" in text
-    assert pages.client.get("/imports/new").status_code == 404
+    assert pages.client.get("/imports/new").location == "/imports"
+    assert pages.client.get("/imports/new?importer=nope").status_code == 404
 
 
 def test_a_file_is_shown_as_it_was_understood(pages):
