@@ -48,6 +48,7 @@ MAGIC = (
     (b"MZ\x90", "a program"),
     (b"{\\rtf", "a rich text document"),
 )
+MARKUP = (b"<!doctype html", b"<html", b"<table", b"<?xml")
 OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # Control characters that stand in no text, NUL aside.
 CONTROLS = bytes(set(range(1, 9)) | {11} | set(range(14, 27)) | set(range(28, 32)))
@@ -172,8 +173,10 @@ def _check_text(name: str, sample: bytes) -> None:
         raise BadFile(f"{name} is packed twice. Unpack it once, and upload what comes out.")
     if sample.startswith(OLE2):
         locked = "EncryptedPackage".encode("utf-16-le") in sample
-        what = "a workbook with a password" if locked else "in an old Office format (.xls)"
-        raise BadFile(_unfit(name, what))
+        old = "in an old Office format (.xls), or protected by a password"
+        raise BadFile(_unfit(name, "protected by a password" if locked else old))
+    if sample.lstrip()[:14].lower().startswith(MARKUP):
+        raise BadFile(_unfit(name, "a web page or an XML document"))
     for magic, what in MAGIC:
         if sample.startswith(magic):
             raise BadFile(_unfit(name, what))

@@ -32,7 +32,7 @@ SPARSE, SPARSE_FROM = 32, 16 * MIB
 # Days come again and again: each is put into words once.
 REMEMBERED = 20_000
 
-Start = Callable[[str, list[str]], None]
+Start = Callable[[str, Any], None]
 End = Callable[[str], None]
 
 
@@ -248,11 +248,12 @@ class _Sheet:
         self._ready: list[tuple[int, list[bytes]]] = []
         self._row = self._depth = 0
         self._cells: list[bytes] = []
-        self._cell = ("", "", "")
+        self._cell: dict[str, str] = {}
         self._column = -1
         self._texts: list[str] = []
         self._valued = self._formula = self._inside = False
         self._parser, steps = self.parts.parse(self.parts.pieces(self.part), self._root, self._end)
+        self._parser.ordered_attributes = False
         return self._written(steps)
 
     def _written(self, steps: Iterator[int]) -> Iterator[bytes]:
@@ -291,7 +292,7 @@ class _Sheet:
 
     # What expat calls; these take nearly all of the time.
 
-    def _root(self, tag: str, said: list[str]) -> None:
+    def _root(self, tag: str, said: dict[str, str]) -> None:
         """The first tag tells the prefix of all: `x:worksheet` or, mostly, `worksheet`."""
         prefix = tag.removesuffix("worksheet")
         if prefix == tag:
@@ -301,27 +302,18 @@ class _Sheet:
         self._parser.StartElementHandler = self._start
         self._depth = 1
 
-    def _start(self, tag: str, said: list[str]) -> None:
+    def _start(self, tag: str, said: dict[str, str]) -> None:
         self._depth += 1
         if tag == self._c:
-            place = style = kind = ""
-            for at in range(0, len(said), 2):
-                if said[at] == "r":
-                    place = said[at + 1]
-                elif said[at] == "s":
-                    style = said[at + 1]
-                elif said[at] == "t":
-                    kind = said[at + 1]
-            self._cell = (place, style, kind)
-            self._column = self._column_of(place) if place else self._column + 1
+            self._cell = said
+            self._column += 1
             self._valued = self._formula = False
-            self._texts.clear()
         elif tag == self._v:
             self._valued = True
             self._parser.CharacterDataHandler = self._texts.append
         elif tag == self._r:
-            self._begin_row(dict(zip(said[::2], said[1::2], strict=True)).get("r"))
-        elif tag == self._t and self._cell[2] == "inlineStr" and not self._inside:
+            self._begin_row(said.get("r"))
+        elif tag == self._t and self._cell.get("t") == "inlineStr" and not self._inside:
             self._valued = True
             self._parser.CharacterDataHandler = self._texts.append
         elif tag == self._f:
@@ -336,13 +328,17 @@ class _Sheet:
         if tag in (self._v, self._t):
             self._parser.CharacterDataHandler = None
         elif tag == self._c:
+            if place := self._cell.get("r"):
+                self._column = self._column_of(place)
             if self._valued:
-                value = self._value("".join(self._texts), self._cell[1], self._cell[2])
-                if value:
+                texts = self._texts
+                raw = texts[0] if len(texts) == 1 else "".join(texts)
+                texts.clear()
+                if value := self._value(raw, self._cell.get("t", "n")):
                     self._place(value)
             elif self._formula:
                 raise BadFile(
-                    f"{self.parts.name} has a formula without its result in cell {self._cell[0]}. "
+                    f"{self.parts.name} has a formula without its result in cell {place}. "
                     "Open it, let it calculate, and save it once more."
                 )
         elif tag == self._r and self._cells:
@@ -373,23 +369,23 @@ class _Sheet:
     def _place(self, value: bytes) -> None:
         gap = self._column - len(self._cells)
         if gap < 0:
-            raise self.parts.damaged(f"cell {self._cell[0]} stands in the wrong place")
+            raise self.parts.damaged(f"cell {self._cell.get('r')} stands in the wrong place")
         if gap:
             self._cells.extend([b""] * gap)
         self._cells.append(value)
 
-    def _value(self, raw: str, style: str, kind: str) -> bytes:
+    def _value(self, raw: str, kind: str) -> bytes:
         if kind == "s":
             return self._shared[int(raw)]
-        if kind in ("", "n"):
-            return self._number(raw, style)
+        if kind == "n":
+            return self._number(raw, self._cell.get("s"))
         if kind == "b":
             return b"true" if raw.strip() in ("1", "true") else b"false"
         if kind == "d":
             return cells.text(raw.replace("T", " ").removesuffix("Z"))
         return cells.text(raw)
 
-    def _number(self, raw: str, style: str) -> bytes:
+    def _number(self, raw: str, style: str | None) -> bytes:
         at = int(style) if style else 0
         meaning = self._kinds[at] if at < len(self._kinds) else None
         if meaning is None or not raw:

@@ -391,6 +391,8 @@ def test_a_zip_that_lies_about_its_size(put: Callable[..., Upload]) -> None:
             b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600) + "EncryptedPackage".encode("utf-16-le"),
             ["password"],
         ),
+        (b"\n<!DOCTYPE html><table><tr>", ["web page"]),
+        (b'<?xml version="1.0"?><Workbook>', ["XML"]),
         (bytes(100_000), ["NUL bytes"]),
         (ROW + bytes(100_000), ["NUL bytes"]),
         (bytes(number * 7919 % 251 for number in range(5000)), ["no text"]),
