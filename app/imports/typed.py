@@ -71,10 +71,9 @@ _SWAPPED = {
 }
 # What Arrow reads for sure; other days it may read, too, but one that it doesn't stops it for all.
 _SURE_DAY = "[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
-_SURE_MOMENT = (
-    _SURE_DAY
-    + "[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6})?)?(Z|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?)"
-)
+_SURE_MOMENT = _SURE_DAY + "[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6})?)?"
+_SURE_OFFSET = "(Z|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?)"
+_OFFSET = re.compile(r"[Zz]$|:.*[+-]\d{2}(:?\d{2})?$", re.ASCII)
 WHITE = b" \t\n\v\f\r"
 _HYPHENATED = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 _ESCAPED_NUL = re.compile(r"(?<!\\)(\\\\)*\\u0000")
@@ -180,13 +179,27 @@ class Reader:
             arranged = pc.replace_substring_regex(texts, pattern, swapped)
         else:
             arranged = texts
-        values = _cast(arranged, MOMENT)
+        offsets = self._has_offset(arranged)
+        values = self._cast_moments(arranged, offsets)
+        if values is not None and _within_calendar(values):
+            return values
+        sure = f"^{_SURE_MOMENT}{_SURE_OFFSET if offsets else ''}$"
+        matching = pc.fill_null(pc.match_substring_regex(arranged, sure), False)
+        values = self._cast_moments(pc.if_else(matching, arranged, None), offsets)
         if values is None:
-            local = _cast(arranged, pa.timestamp("us"))
-            values = None if local is None else self._moments(local, arranged)
-        if values is None or not _within_calendar(values):
-            return _mostly(arranged, f"^{_SURE_MOMENT}$", MOMENT, self._moment)
-        return values
+            return _each(arranged, self._moment, MOMENT)
+        return _with_others(values, arranged, matching, self._moment)
+
+    def _cast_moments(self, texts: Cells, offsets: bool) -> Cells | None:
+        if offsets:
+            return _cast(texts, MOMENT)
+        local = _cast(texts, pa.timestamp("us"))
+        return None if local is None else self._moments(local, texts)
+
+    def _has_offset(self, texts: Cells) -> bool:
+        """Whether the first one has: Arrow takes its time to say of each that it doesn't."""
+        first = texts.drop_null()[:1].to_pylist()
+        return bool(first and _OFFSET.search(first[0]))
 
     def _moments(self, local: Cells, texts: Cells) -> Cells | None:
         """Of an hour that a clock shows twice, the first; None if one is among them that it leaves out."""
@@ -332,8 +345,12 @@ def _mostly(texts: Cells, usual: str, type: pa.DataType, read: Read) -> Cells:
     """Those that match are cast, the others read one by one."""
     matching = pc.fill_null(pc.match_substring_regex(texts, usual), False)
     values = pc.cast(pc.if_else(matching, texts, None), type)
+    return _with_others(values, texts, matching, read)
+
+
+def _with_others(values: Cells, texts: Cells, matching: Cells, read: Read) -> Cells:
     others = pc.and_(pc.invert(matching), pc.is_valid(texts))
-    return pc.replace_with_mask(values, others, _each(texts.filter(others), read, type))
+    return pc.replace_with_mask(values, others, _each(texts.filter(others), read, values.type))
 
 
 def _each(texts: Cells, read: Read, type: pa.DataType) -> Cells:
