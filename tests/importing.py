@@ -96,8 +96,7 @@ class Landing:
             dialect=dialect.as_json(),
             header=header,
             mapping=options.pop("mapping", {name: place for place, name in enumerate(header)}),
-            mode=options.pop("mode", "upsert"),
-            **options,
+            **{"mode": "upsert", "reject_limit": 1000, "reject_percent": 5} | options,
         )
         db.session.add(import_)
         db.session.commit()

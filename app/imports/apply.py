@@ -147,6 +147,8 @@ class _Conductor:
         self._planned, self._over = self._seen.number, False
         self._began = self._looked = time.monotonic()
         self._told = 0
+        # Whether nobody else is at the chunks.
+        self._alone = not _threads()
 
     def lead(self) -> Counts:
         """Until all is in; the counts of the whole import."""
@@ -160,7 +162,8 @@ class _Conductor:
                 return self._seen.total
             if time.monotonic() - self._looked > LOOK_ROUND:
                 self._look_round()
-            time.sleep(GLANCE)
+            if not (self._alone and self._hand.apply_next()):
+                time.sleep(GLANCE)
 
     def _begin(self) -> None:
         with db.engine.begin() as conn:
@@ -219,7 +222,7 @@ class _Conductor:
             self._lease.log(f"{tenth * 10} %: {ending.spoken(seen.total)} up to line {seen.next_line - 1:,}.")
 
     def _look_round(self) -> None:
-        """Stop if a worker says so; find hands for chunks that lie about, our own if there are no others."""
+        """Stop if a worker says so; call for hands if chunks lie about, and use our own if none come."""
         self._looked = time.monotonic()
         mine = Chunk.job_id == self._lease.job_id
         failed = select(Chunk.error_code, Chunk.error_message, Chunk.retryable).where(
@@ -232,11 +235,8 @@ class _Conductor:
             oldest = conn.execute(lying).scalar()
         if failure:
             raise ChunkFailed(str(failure[0]), str(failure[1]), failure[2])
-        if oldest is None:
-            return
-        if not _threads() or oldest > LIE_ABOUT:
-            self._hand.apply_next()
-        elif oldest > LOOK_ROUND:
+        self._alone = not _threads() or (oldest is not None and oldest > LIE_ABOUT)
+        if oldest is not None and oldest > LOOK_ROUND:
             self._call()
 
 

@@ -204,7 +204,7 @@ class Hand:
             if time.monotonic() - looked > LOOK_ROUND:
                 looked = time.monotonic()
                 with db.engine.connect() as conn:
-                    if chunks.earlier_free(conn, taken):
+                    if chunks.must_give_way(conn, taken):
                         raise GiveWay
             time.sleep(GLANCE)
 
@@ -220,12 +220,12 @@ class Hand:
 
     def _end(self, taken: Taken, target: Target, before: Checkpoint, counts: Counts, ready: Ready) -> None:
         total = before.total + counts
-        self._check_limits(total, before, taken, ready)
+        self._check_limits(total, ready)
         journal.add_rejects(target, self._order.import_id, taken.number, ready.rejects)
         place = (taken.number, taken.start, taken.end, taken.first_line, taken.next_line)
         journal.add_checkpoint(target, self._order.import_id, place, counts, total)
 
-    def _check_limits(self, total: Counts, before: Checkpoint, taken: Taken, ready: Ready) -> None:
+    def _check_limits(self, total: Counts, ready: Ready) -> None:
         most, per_cent = self._order.reject_limit, self._order.reject_percent
         if most is not None and total.refused > most:
             limit = f"more than {most:,}"
@@ -237,12 +237,9 @@ class Hand:
             limit = f"more than {per_cent} %"
         else:
             return
-        inside = (
-            f"All before line {taken.first_line:,} is in" if before.number else "Nothing of the file is in"
-        )
         raise TooManyRefused(
             f"{total.refused:,} of the first {total.read:,} rows were refused, {limit}: the import stopped. "
-            f"{inside}. Correct the rows and upload the file again, or allow for more.",
+            "Correct the rows and upload the file again, or allow for more.",
             tuple(ready.rejects),
         )
 

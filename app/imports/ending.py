@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -95,11 +96,12 @@ def prepare(
     **more: Any,
 ) -> Ending:
     """Write the rejects to the storage, if there are any. Raises the storage's errors."""
-    file = None
-    if counts.refused:
+    file, found = None, iter(rejects)
+    # Not by the counts: those of a chunk that was not merged are told, too.
+    if first := next(found, None):
         file = keep(
             *(lease, order, counts, "refused"),
-            lambda sink: files.write(rejects, order.header, order.text_dialect, sink),
+            lambda sink: files.write(chain([first], found), order.header, order.text_dialect, sink),
         )
     return Ending(lease, order, counts, what, more, file)
 

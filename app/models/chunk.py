@@ -94,11 +94,11 @@ def plan(conn: Connection, job: Claim, **place: int) -> bool:
 
 
 def take(conn: Connection, job: Claim, lease: timedelta) -> Taken | None:
-    """The earliest chunk that nobody has; None: there is none, or the attempt holds the job no more."""
+    """The earliest chunk that nobody has; None: there is none, one failed, or the attempt holds no more."""
     free = aliased(Chunk)
     chosen = (
         select(free.number)
-        .where(free.job_id == job.job_id, _free(free), _attempt_holds(job))
+        .where(free.job_id == job.job_id, _free(free), _attempt_holds(job), ~_any_failed(job))
         .order_by(free.number)
         .limit(1)
         .with_for_update(skip_locked=True, of=free)
@@ -113,9 +113,13 @@ def take(conn: Connection, job: Claim, lease: timedelta) -> Taken | None:
     return Taken(job, *row) if row else None
 
 
-def earlier_free(conn: Connection, chunk: Taken) -> bool:
-    """Whether a chunk before this one lies about: whoever waits for its turn had better take that."""
-    before = (Chunk.job_id == chunk.job.job_id, Chunk.number < chunk.number, _free(Chunk))
+def must_give_way(conn: Connection, chunk: Taken) -> bool:
+    """Whether an earlier chunk lies about, to be taken first, or failed, so that no turn ever comes."""
+    before = (
+        Chunk.job_id == chunk.job.job_id,
+        Chunk.number < chunk.number,
+        or_(_free(Chunk), Chunk.status == FAILED),
+    )
     return bool(conn.execute(select(select(Chunk.number).where(*before).exists())).scalar_one())
 
 
@@ -143,6 +147,11 @@ def fail(conn: Connection, chunk: Taken, *, code: str, message: str, retryable: 
 def release(conn: Connection, chunk: Taken) -> bool:
     """running -> queued: somebody else applies it."""
     return _change(conn, chunk, status=QUEUED, lease_expires_at=None)
+
+
+def _any_failed(job: Claim) -> ColumnElement[bool]:
+    failed = aliased(Chunk)
+    return select(failed.number).where(failed.job_id == job.job_id, failed.status == FAILED).exists()
 
 
 def _free(chunk: Any) -> ColumnElement[bool]:

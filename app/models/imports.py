@@ -47,8 +47,8 @@ class Import(db.Model):  # type: ignore[misc, name-defined]
     mapping: Mapped[dict[str, int | None]] = mapped_column(JSONB)
     mode: Mapped[str] = mapped_column(String(10))
     # Stop when more rows are refused than this, or more than so many per cent of those read; None: never.
-    reject_limit: Mapped[int | None] = mapped_column(default=1000)
-    reject_percent: Mapped[int | None] = mapped_column(default=5)
+    reject_limit: Mapped[int | None]
+    reject_percent: Mapped[int | None]
     # Rows a second at most, so that the target breathes; None: as fast as it goes.
     rate: Mapped[int | None] = mapped_column(BigInteger)
     # What the dry run found, and what the apply and the undo did: app.imports.checked.Counts as JSON.

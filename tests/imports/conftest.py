@@ -1,21 +1,31 @@
-"""The target of imports: a database that a test has for itself, copied for each."""
+"""The target of imports: a database that a test has for itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import count
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.importing import Landing, landed
 
-NUMBERS = count(1)
+
+@pytest.fixture(scope="session")
+def session_database(services: Any) -> str:
+    return str(services.database("landing"))
 
 
 @pytest.fixture
-def database(services: Any) -> Callable[[], str]:
-    return lambda: services.database(f"landing_{next(NUMBERS)}")
+def database(session_database: str) -> Callable[[], str]:
+    """Its URL; what an earlier test left in it is gone."""
+
+    def empty() -> str:
+        with psycopg.connect(session_database, autocommit=True) as conn:
+            conn.execute("DROP SCHEMA IF EXISTS landing, waybill_journal CASCADE")
+        return session_database
+
+    return empty
 
 
 @pytest.fixture

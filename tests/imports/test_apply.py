@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import select, update
 
@@ -16,6 +15,7 @@ from app.importers import Column, Importer, Reference
 from app.imports import sift
 from app.models import Chunk, Import, Job
 from tests.importing import Landing, Things, landed, text_of
+from tests.waiting import until
 
 HEAD = "id,name,amount,day,at,open,note\n"
 
@@ -175,7 +175,7 @@ def test_a_failed_import_goes_on_when_it_may(landing: Landing) -> None:
     db.session.commit()
     jobs.retry(db.session.get_one(Job, job.id))
     job = landing.run(job.id)
-    assert job.status == "succeeded", landing.log(job.id)
+    assert job.status == "succeeded", landing.log(job.id)[-4:]
     assert landing.result(job) == {
         "read": 1000,
         "inserted": 501,
@@ -212,7 +212,8 @@ def test_triggers_and_what_no_catalogue_tells(landing: Landing) -> None:
 
 def test_rows_that_are_good_alone_but_not_together(landing: Landing) -> None:
     landing.conn.execute(
-        "ALTER TABLE landing.things ADD EXCLUDE USING gist (box(point(amount, 0), point(amount + 1, 1)) WITH &&)"
+        "ALTER TABLE landing.things"
+        " ADD EXCLUDE USING gist (box(point(amount, 0), point(amount + 1, 1)) WITH &&)"
     )
     job = landing.apply(rows(thing(1, "a", "1"), thing(3, "a", "3"), thing(2, "a", "2"), thing(4, "b", "9")))
     assert landing.result(job) == {
@@ -359,8 +360,10 @@ def test_names_with_signs_that_mean_something(
         key, title, source, table, natural_key = "odd", "Odd", "landing", 'Odd "% table', ("% id",)
         columns = (Column(name="% id", type="int"), Column(name='a "b" %s'))
 
-    table = 'CREATE SCHEMA landing; CREATE TABLE landing."Odd ""% table" ("% id" int PRIMARY KEY, "a ""b"" %s" text'
-    table += """ CHECK ("a ""b"" %s" NOT LIKE '%x%'))"""
+    table = (
+        'CREATE SCHEMA landing; CREATE TABLE landing."Odd ""% table" ("% id" int PRIMARY KEY,'
+        ' "a ""b"" %s" text CHECK ("a ""b"" %s" NOT LIKE \'%x%\'))'
+    )
     with landed(app, database, member, Odd(), table=table) as landing:
         text = 'i,a\n1,"%s"\n2,x\n'
         mapping = {"% id": 0, 'a "b" %s': 1}
@@ -371,6 +374,9 @@ def test_names_with_signs_that_mean_something(
 
 def test_connections_end_with_the_work(landing: Landing) -> None:
     landing.apply(text_of(10))
-    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'waybill %' AND datname = current_database()"
-    assert landing.rows(query) == [(0,)]
-    assert isinstance(landing.conn, psycopg.Connection)
+    query = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name LIKE 'waybill %' AND datname = current_database()"
+    )
+    # The server takes a moment to notice.
+    until(lambda: landing.rows(query) == [(0,)])
