@@ -21,7 +21,8 @@ from app.importers import Column, Importer, Refused, value_of
 from app.imports.checked import Checked, Reject
 from app.imports.dialect import Dialect
 from app.imports.parse import Parsed, parse
-from app.imports.typed import DIGITS, TYPES, Cells, Reader, shown
+from app.imports.single import DIGITS, shown
+from app.imports.typed import TYPES, Cells, Reader
 from app.params import did_you_mean
 
 Places = np.ndarray[Any, np.dtype[np.int64]]

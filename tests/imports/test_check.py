@@ -147,7 +147,7 @@ def test_texts_become_values(type, text, dialect, expected):
         ("decimal", "1-2", "'1-2' is no number; write it like 1234.50."),
         ("decimal", "-", "'-' is no number; write it like 1234.50."),
         ("decimal", "1e99", "'1e99' has more than 38 digits on one side of its decimal mark."),
-        ("bool", "maybe", "'maybe' is neither true nor false; write it like true or false."),
+        ("bool", "maybe", "'maybe' is neither true nor false; write one of them."),
         ("date", "31/02/2026", "'31/02/2026' is no date; write it like 2026-01-31."),
         ("date", "2026-02-31", "'2026-02-31' is no date; write it like 2026-01-31."),
         ("date", "0000-01-01", "'0000-01-01' is no date; write it like 2026-01-31."),
