@@ -98,27 +98,27 @@ def create(
 
 
 @group.command("apply")
-@click.argument("import_id", metavar="ID", type=click.UUID)
+@click.argument("id", type=click.UUID)
 @USER
 @WAIT
 @click.option("--rejects", type=click.Path(path_type=Path), help="As for create.")
-def apply(import_id: UUID, email: str | None, wait: bool, rejects: Path | None) -> None:
+def apply(id: UUID, email: str | None, wait: bool, rejects: Path | None) -> None:
     """Apply the import ID after a dry run, or go on with one that stopped."""
     user = person(email)
-    _tell_and_wait(requests.request(user, requests.find(user, import_id), APPLY), wait, rejects)
+    _tell_and_wait(requests.request(user, requests.find(user, id), APPLY), wait, rejects)
 
 
 @group.command("undo")
-@click.argument("import_id", metavar="ID", type=click.UUID)
+@click.argument("id", type=click.UUID)
 @USER
 @WAIT
 @click.option(
     "--left", type=click.Path(path_type=Path), help="Wait, then save here which rows were left alone."
 )
-def undo(import_id: UUID, email: str | None, wait: bool, left: Path | None) -> None:
+def undo(id: UUID, email: str | None, wait: bool, left: Path | None) -> None:
     """Undo the import ID: what it inserted is removed, what it updated is put back."""
     user = person(email)
-    _tell_and_wait(requests.request(user, requests.find(user, import_id), UNDO), wait, left)
+    _tell_and_wait(requests.request(user, requests.find(user, id), UNDO), wait, left)
 
 
 @group.command("list")

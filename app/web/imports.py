@@ -89,7 +89,7 @@ DELIMITERS = {
 QUOTES = {"double": ('"', 'Double "'), "single": ("'", "Single '"), "none": (None, "None: quotes are text")}
 ESCAPES = {"doubled": (None, "Doubled quotes"), "backslash": ("\\", "Backslash \\")}
 DECIMALS = {"point": (".", "Point: 1,234.50"), "comma": (",", "Comma: 1.234,50")}
-HEADERS = {"yes": (True, "The first row names the columns"), "no": (False, "There is no header")}
+HEADERS = {"yes": (True, "The first row"), "no": (False, "None")}
 # By member of a dialect: the choices of its field, as what is posted -> (value, words).
 CHOICES: dict[str, dict[str, tuple[Any, str]]] = {
     "encoding": {name: (name, words) for name, words in encodings.CHOICES.items()},
