@@ -389,6 +389,27 @@ def test_a_connection_that_breaks(app: APIFlask, line: Line) -> None:
     assert content(app, path) == data * 2
 
 
+def test_a_web_process_that_is_killed(app: APIFlask, web: Stack, line: Line) -> None:
+    """Every full block outlives it."""
+    path = line.begin()
+    data = TEXT * (3 * BLOCK // len(TEXT))
+    head = (
+        f"PATCH /api/v1/uploads{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {PIECE}\r\n"
+        f"Authorization: {line.bearer['Authorization']}\r\n"
+        f"Upload-Offset: 0\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    with socket.create_connection((line.connection.host, line.connection.port)) as sending:
+        sending.sendall(head.encode() + data[: 2 * BLOCK + 1000])
+        until(lambda: line.offset(path) == 2 * BLOCK)
+        web["web"].kill()
+    line.connection.close()
+    web.revive()
+    assert line.offset(path) == 2 * BLOCK
+    assert line.send(path, 2 * BLOCK, data[2 * BLOCK :])[0] == 200
+    assert line.ask("POST", f"{path}/completion")[0] == 200
+    assert content(app, path) == data
+
+
 @pytest.mark.slow
 def test_memory_stays_flat(web: Stack, line: Line) -> None:
     """300 MB in pieces and in one go: the web process grows by less than a tenth of that."""
