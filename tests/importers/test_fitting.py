@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from app.importers import Column, Importer, Reference, Registry
+from app.importers import BrokenImporters, Column, Importer, Reference, Registry
 from app.imports import fitting
 
 TABLES = """
@@ -142,3 +142,40 @@ def test_list_and_check(demo, runner):
     assert "members   Members   member, admin  demo    members" in listed.output
     checked = runner.invoke(args=["importers", "check"])
     assert (checked.exit_code, checked.output) == (0, "All 3 importers are in order.\n")
+
+
+def test_check_tells_of_files_and_of_tables(demo, environ, tmp_path):
+    from app import create_app
+
+    (tmp_path / "bad.toml").write_text('titel = "Bad"\n')
+    (tmp_path / "unfit.toml").write_text(
+        'title = "Unfit"\ntable = "companies"\nnatural_key = ["plan"]\nmodes = ["update"]\n'
+        "[columns.plan]\nrequired = true\n"
+    )
+    runner = create_app(environ | {"IMPORTERS_PATH": str(tmp_path)}).test_cli_runner()
+    checked = runner.invoke(args=["importers", "check"])
+    assert checked.exit_code == 1
+    assert f"{tmp_path}/bad.toml:1: titel is no option of an importer" in checked.stderr
+    assert f"{tmp_path}/unfit.toml:3: no unique index of the table companies" in checked.stderr
+    assert checked.stderr.splitlines()[-1] == "Error: 2 problems in the importers."
+
+
+def test_a_target_that_is_down_is_a_warning(demo, environ, tmp_path):
+    from app import create_app
+
+    (tmp_path / "far.toml").write_text(
+        'title = "Far"\nsource = "far"\ntable = "t"\nmodes = ["insert"]\n[columns.a]\n'
+    )
+    far = {"IMPORTERS_PATH": str(tmp_path), "SOURCE_FAR_URL": "postgresql://127.0.0.1:1/none"}
+    checked = create_app(environ | far).test_cli_runner().invoke(args=["importers", "check"])
+    assert checked.exit_code == 0, checked.output
+    assert "Warning: The database of the source 'far' does not answer" in checked.stderr
+
+
+def test_waybill_does_not_start_with_a_broken_importer(environ, tmp_path):
+    from app import create_app
+
+    (tmp_path / "bad.toml").write_text('titel = "Bad"\n')
+    production = {"ENVIRONMENT": "production", "SECRET_KEY": "x" * 40, "IMPORTERS_PATH": str(tmp_path)}
+    with pytest.raises(BrokenImporters, match=r"bad\.toml:1: titel is no option"):
+        create_app(environ | production)
