@@ -6,6 +6,8 @@ import codecs
 import gzip
 import io
 import struct
+import subprocess
+import sys
 import time
 import zipfile
 import zlib
@@ -28,6 +30,7 @@ from app.errors import BadFile
 from app.imports import cells, plain, workbook
 from app.imports.dialect import Dialect
 from app.models import Upload
+from app.settings import ROOT
 
 # ruff: noqa: DTZ001  # workbooks know no time zones
 
@@ -690,3 +693,47 @@ def test_every_day_comes_back(value: datetime) -> None:
 )
 def test_days(raw: str, kind: str, shown: str) -> None:
     assert cells.instant(raw, kind).decode() == shown
+
+
+# --- memory -----------------------------------------------------------------------------------------------
+
+MEMORY = """
+import os, resource, sys
+from app.imports import workbook
+
+def rows(path):
+    size = os.path.getsize(path)
+    def opener(start, end=None):
+        with open(path, "rb") as file:
+            file.seek(start)
+            left = (size if end is None else min(end, size)) - start
+            while left > 0 and (block := file.read(min(262144, left))):
+                left -= len(block)
+                yield block
+    count = sum(piece.count(b"\\n") for piece in workbook.rows("a.xlsx", opener, size, None))
+    return count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+(few, before), (many, after) = rows(sys.argv[1]), rows(sys.argv[2])
+print(few, many, after - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_sheet_is_read_in_flat_memory(tmp_path: Path) -> None:
+    line = (
+        '<row r="{0}"><c r="A{0}"><v>{0}.5</v></c><c r="B{0}" t="inlineStr"><is><t>{1:x}</t></is></c></row>'
+    )
+    for name, count in (("few", 5_000), ("many", 200_000)):
+        filler = "".join(line.format(number, number**5) for number in range(2, count + 1))
+        (tmp_path / name).write_bytes(parts(ROWS.format(filler)))
+    found = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path / "few"), str(tmp_path / "many")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert found.returncode == 0, found.stderr
+    few, many, growth = map(int, found.stdout.split())
+    assert (few, many) == (5_000, 200_000)
+    assert growth < 20  # MiB
