@@ -253,7 +253,8 @@ class _Rules:
         column = self.column
         if column.choices:
             taken = pa.array(column.choices, pa.string())
-            yield pc.invert(pc.is_in(values, taken, skip_nulls=True)), NO_CHOICE, self._no_choice
+            other = pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, taken)))
+            yield other, NO_CHOICE, self._no_choice
         if column.min is not None:
             yield self._beyond(values, self._min, pc.less), TOO_SMALL, self._too_small
         if column.max is not None:
