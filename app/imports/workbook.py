@@ -30,6 +30,8 @@ BEGINNING = 100
 ROWS, COLUMNS = 1_048_576, 16_384
 # Empty cells are bytes, too: so many times the sheet's own, and then some.
 SPARSE, SPARSE_FROM = 32, 16 * MIB
+# So are texts that many cells share: of those in one piece of a sheet no more than this is made.
+HELD = 64 * MIB
 # Days come again and again: each is put into words once.
 REMEMBERED = 20_000
 
@@ -151,6 +153,11 @@ class _Parts:
         except (expat.ExpatError, ValueError) as error:
             raise self.damaged(str(error)) from error
 
+    def check_text(self, texts: list[str]) -> None:
+        """Refuse a text that goes on and on; asked after each piece."""
+        if sum(map(len, texts)) > TOKEN:
+            raise self.damaged("a text in it is far too long")
+
     def damaged(self, why: str) -> BadFile:
         return BadFile(f"{self.name} is a damaged workbook ({why}). Save it once more, or save it as CSV.")
 
@@ -205,6 +212,7 @@ class _Shared:
         while len(self._ends) <= number + 1:
             if next(self._steps, None) is None:
                 raise self._parts.damaged(f"it has no shared text number {number}")
+            self._parts.check_text(self._texts)
             if len(self._blob) > SHARED:
                 raise BadFile(
                     f"{self._parts.name} holds more than {SHARED // MIB} MiB of different texts. "
@@ -249,6 +257,8 @@ class _Sheet:
         # Rows that are read and not yet given: number and cells.
         self._ready: list[tuple[int, list[bytes]]] = []
         self._row = self._depth = 0
+        # Empty cells that were made, and bytes that wait to be given.
+        self._empty = self._held = 0
         self._cells: list[bytes] = []
         self._cell: dict[str, str] = {}
         self._column = -1
@@ -259,14 +269,14 @@ class _Sheet:
         return self._written(steps)
 
     def _written(self, steps: Iterator[int]) -> Iterator[bytes]:
-        width, last, read, made = 0, 0, 0, 0
+        width, last, read = 0, 0, 0
         for count in steps:
             read += count
+            self.parts.check_text(self._texts)
             if width or len(self._ready) >= BEGINNING:
                 width = width or self._width()
                 block, last = self._lines(width, last)
-                made += len(block)
-                self._check_sparse(width, made, read)
+                self._check_sparse(width, read)
                 yield block
         block, last = self._lines(width or self._width(), last)
         yield block
@@ -281,12 +291,14 @@ class _Sheet:
             if number - last > 1:
                 lines.append(b"\n" * (number - last - 1))
             lines.append(b",".join(row) + b"," * (width - len(row)) + b"\n")
+            self._empty += max(0, width - len(row))
             last = number
         self._ready.clear()
+        self._held = sum(map(len, self._cells))
         return b"".join(lines), last
 
-    def _check_sparse(self, width: int, made: int, read: int) -> None:
-        if made > read * SPARSE + SPARSE_FROM:
+    def _check_sparse(self, width: int, read: int) -> None:
+        if self._empty > read * SPARSE + SPARSE_FROM:
             raise BadFile(
                 f"{self.parts.name} is {width:,} columns wide, and nearly all of them are empty. Delete what "
                 "stands far to the right, or save it as CSV."
@@ -359,10 +371,10 @@ class _Sheet:
         letters = place.rstrip("0123456789")
         column = self._columns.get(letters)
         if column is None:
-            column = 0
-            for letter in letters[:4].upper():
-                column = column * 26 + ord(letter) - 64
-            column -= 1
+            column = -1
+            if letters.isascii() and letters.isalpha():
+                for letter in letters[:4].upper():
+                    column = (column + 1) * 26 + ord(letter) - 65
             if not 0 <= column < COLUMNS:
                 raise self.parts.damaged(f"there is no cell {place[:20]!r}")
             self._columns[letters] = column
@@ -374,7 +386,14 @@ class _Sheet:
             raise self.parts.damaged(f"cell {self._cell.get('r')} stands in the wrong place")
         if gap:
             self._cells.extend([b""] * gap)
+            self._empty += gap
         self._cells.append(value)
+        self._held += len(value)
+        if self._held > HELD:
+            raise BadFile(
+                f"{self.parts.name} repeats long texts so often that it would be many times its size. "
+                "Save it as CSV."
+            )
 
     def _value(self, raw: str, kind: str) -> bytes:
         if kind == "s":

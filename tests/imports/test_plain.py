@@ -580,6 +580,26 @@ def test_a_token_without_an_end(put: Callable[..., Upload], monkeypatch: pytest.
         plain.plain(put(parts(ROWS.format(f'<row r="2" x="{noise}"/>'))), XLSX)
 
 
+def test_long_texts_that_are_repeated(put: Callable[..., Upload]) -> None:
+    """A short sheet whose every cell is the same long text."""
+    cell = '<c t="s"><v>0</v></c>'
+    shared = f"<sst><si><t>{'x' * 30_000}</t></si></sst>"
+    upload = put(parts(ROWS.format(f'<row r="2">{cell * 10_000}</row>'), sharedStrings=shared), "people.xlsx")
+    refused(upload, "repeats long texts")
+
+
+def test_a_text_without_an_end(put: Callable[..., Upload], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workbook, "TOKEN", 100_000)
+    noise = "".join(f"{number**5:x}" for number in range(100_000))
+    cell = f'<row r="2"><c t="inlineStr"><is><t>{noise}</t></is></c></row>'
+    refused(put(parts(ROWS.format(cell)), "people.xlsx"), "a text in it is far too long")
+    shared = f"<sst><si><t>{noise}</t></si></sst>"
+    cell = '<row r="2"><c t="s"><v>0</v></c></row>'
+    refused(
+        put(parts(ROWS.format(cell), sharedStrings=shared), "people.xlsx"), "a text in it is far too long"
+    )
+
+
 def test_texts_beyond_the_limit(put: Callable[..., Upload], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workbook, "SHARED", 1000)
 
