@@ -22,7 +22,7 @@ from app.imports.check import Checker
 from app.imports.checked import Counts, Reject
 from app.imports.chunks import PERCENT_FROM, Records
 from app.imports.cut import Piece, cut
-from app.imports.foresight import Foresight
+from app.imports.foresight import Foresight, Known
 from app.imports.merge import outcome
 from app.imports.order import Order
 from app.imports.plain import Plain
@@ -78,15 +78,24 @@ class _DryRun:
         return cut(self._text.open(), self._text.dialect, size=settings.current().chunk_bytes)
 
     def _compare(self, ready: Ready) -> None:
+        self._foresight.expect(ready)
         try:
-            counts, rejects = self._compared(ready)
+            counts, rejects = self._compared_whole(ready)
         except BadRows:
+            self._foresight.expect_known()
             good = sift.without_bad_rows(self._foresight, self._target, ready, self._lease.check)
             counts, rejects = self._compared(good)
         self.counts += counts
         if rejects:
             rows = [(r.line, r.column, r.code, r.message.replace("\0", ""), r.record) for r in rejects]
             self._target.copy_rows("pg_temp.refused", rows)
+
+    def _compared_whole(self, ready: Ready) -> tuple[Counts, list[Reject]]:
+        try:
+            return self._compared(ready)
+        except Known:
+            self._foresight.expect_known()
+            return self._compared(ready)
 
     def _compared(self, ready: Ready) -> tuple[Counts, list[Reject]]:
         foresight = self._foresight

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from app.imports.checked import Reject
 from app.imports.merge import Compared, Merge
 from app.imports.plan import Plan
-from app.imports.ready import UNKNOWN, Ready
+from app.imports.ready import UNKNOWN, Ready, any_known
 from app.imports.table import Unique, quoted
 from app.imports.target import Target
 
@@ -41,6 +44,10 @@ class _Foreign:
     to: list[str]
 
 
+class Known(Exception):
+    """The table has rows of keys that it seemed to know nothing of: the chunk is needed whole."""
+
+
 class Foresight(Merge):
     """A merge that writes nothing: `write` only remembers the rows that would be written.
 
@@ -52,39 +59,66 @@ class Foresight(Merge):
         super().__init__(plan, target, import_id)
         # Nothing is to be changed, so nobody need wait for us.
         self._lock = ""
-        self._remembered = list(
-            dict.fromkeys([*plan.key, *(name for unique in self._uniques() for name in unique.columns)])
-        )
-        self._any_seen = False
+        unique = [name for index in self._uniques() for name in index.columns]
+        self._remembered = list(dict.fromkeys([*plan.key, *unique]))
         self._foreign = self._foreign_keys()
+        self._needed = self._needed_columns()
+        # Whether anything was remembered, and whether keys can be looked up there yet.
+        self._any_seen = self._indexed = False
+        # Of the chunk at hand: whether no row of the table has its keys, as far as a sample tells; and
+        # whether its keys lie behind those of all earlier ones.
+        self._new, self._behind = False, False
+        self._highest: Any = None
         if self._remembered:
             columns = ", ".join(f"t.{quoted(name)} AS c{self._places[name]}" for name in self._remembered)
             target.run(f"CREATE TEMP TABLE seen AS SELECT {columns} FROM {plan.table.sql} AS t WITH NO DATA")
-            for number, names in enumerate([plan.key, *(unique.columns for unique in self._uniques())]):
-                if names:
-                    indexed = ", ".join(f"c{self._places[name]}" for name in names)
-                    unique = "" if number else "UNIQUE"
-                    target.run(f"CREATE {unique} INDEX seen_{number} ON seen ({indexed})")
+            for index in self._uniques():
+                self._index(index.columns)
+
+    def expect(self, ready: Ready) -> None:
+        """Look at a chunk before its transaction: what is sure beforehand need not be compared."""
+        if self.plan.key and len(ready):
+            self._new = not any_known(self.plan, self._target, ready)
+            self._behind = self._lies_behind(ready)
+            if not (self._behind or self._indexed):
+                self._indexed = True
+                self._index(self.plan.key)
+
+    def expect_known(self) -> None:
+        """The chunk at hand has rows that the table knows."""
+        self._new = False
 
     def transactions(self) -> list[str]:
         return []
 
+    def stage(self, ready: Ready) -> None:
+        """Of rows that are new nothing is needed but what may be refused."""
+        if not self._new:
+            super().stage(ready)
+            return
+        columns = [(ready.columns[name], self.plan.fits[name].sent) for name in self._needed]
+        names = ", ".join(["line", *(f"c{self._places[name]}" for name in self._needed)])
+        self._target.copy(f"pg_temp.staging ({names})", [(ready.lines, "int8"), *columns], len(ready))
+
     def write(self, chunk: int, compared: Compared) -> None:
+        self._try_casts()
         if not (self._remembered and compared.fresh + compared.rewritten):
             return
-        self._any_seen = True
-        names = [f"c{self._places[name]}" for name in self._remembered]
+        others = [name for name in self._remembered if name not in self.plan.key]
+        if others and compared.ours:
+            new = ", ".join(f"c{self._places[name]} = {self._staged(name)}" for name in others)
+            self._run(
+                f"UPDATE seen AS e SET {new} FROM staging AS s JOIN found AS f ON f.line = s.line"
+                f" WHERE f.ours AND {self._same('e', self.plan.key)}"
+            )
+        names = ", ".join(f"c{self._places[name]}" for name in self._remembered)
         values = ", ".join(map(self._staged, self._remembered))
-        others = [f"c{self._places[name]}" for name in self._remembered if name not in self.plan.key]
-        again = ""
-        if self.plan.key:
-            key = ", ".join(f"c{self._places[name]}" for name in self.plan.key)
-            new = ", ".join(f"{name} = excluded.{name}" for name in others)
-            again = f" ON CONFLICT ({key}) DO " + (f"UPDATE SET {new}" if others else "NOTHING")
+        joined = " LEFT JOIN found AS f ON f.line = s.line WHERE f.line IS NULL OR f.changed AND NOT f.ours"
+        some_found = compared.ours + compared.changed + compared.same
         self._run(
-            f"INSERT INTO seen ({', '.join(names)}) SELECT {values} FROM staging AS s"
-            f" LEFT JOIN found AS f ON f.line = s.line WHERE f.line IS NULL OR f.changed{again}"
+            f"INSERT INTO seen ({names}) SELECT {values} FROM staging AS s{joined if some_found else ''}"
         )
+        self._any_seen = True
 
     def examples(self, most: int) -> list[dict[str, Any]]:
         """Staged rows that would be changed: {line, key: {column: text}, changes: {column: [old, new]}}."""
@@ -99,7 +133,8 @@ class Foresight(Merge):
         )
         rows = self._target.all(
             f"SELECT s.line, {key}, {changes} FROM staging AS s JOIN found AS f ON f.line = s.line"
-            " WHERE f.changed AND NOT f.ours ORDER BY s.line LIMIT %s",
+            " WHERE s.line IN (SELECT line FROM found WHERE changed AND NOT ours ORDER BY line LIMIT %s)"
+            " ORDER BY s.line",
             (most,),
         )
         return [self._example(row) for row in rows]
@@ -118,7 +153,9 @@ class Foresight(Merge):
 
     def _find(self, ours: Sequence[str]) -> int:
         known = super()._find(ours)
-        if not self._any_seen:
+        if known and self._new:
+            raise Known
+        if self._behind or not self._any_seen:
             return known
         joined = self._same("e", self.plan.key)
         again = self._run(
@@ -182,6 +219,35 @@ class Foresight(Merge):
             if set(foreign.columns) <= written - set(self.plan.references)
             and not (foreign.own and not set(foreign.to) <= set(self._remembered))
         ]
+
+    def _needed_columns(self) -> list[str]:
+        """What is looked at even of a row that is new."""
+        looked_at = set(self._remembered)
+        looked_at.update(name for rule in self._rules() for name in rule.columns)
+        looked_at.update(name for foreign in self._foreign for name in foreign.columns)
+        return [name for name, fit in self.plan.fits.items() if name in looked_at or fit.cast]
+
+    def _try_casts(self) -> None:
+        """Texts that the server would refuse as values."""
+        casts = [f"count({self._staged(name)})" for name, fit in self.plan.fits.items() if fit.cast]
+        if casts:
+            self._target.one(f"SELECT {', '.join(casts)} FROM staging AS s")
+
+    def _lies_behind(self, ready: Ready) -> bool:
+        """Whether its keys are greater than all before, so that none of them was there."""
+        name = self.plan.key[0]
+        column, fit = ready.columns[name], self.plan.fits[name]
+        ordered = pa.types.is_integer(column.type) or pa.types.is_string(column.type)
+        if not ordered or fit.cast or not fit.field.exact:
+            return False
+        bounds = pc.min_max(column).as_py()
+        behind = self._highest is None or bounds["min"] > self._highest
+        self._highest = bounds["max"] if behind else max(self._highest, bounds["max"])
+        return bool(behind)
+
+    def _index(self, names: Sequence[str]) -> None:
+        columns = ", ".join(f"c{self._places[name]}" for name in names)
+        self._target.run(f"CREATE INDEX ON seen ({columns})")
 
     def _same(self, seen: str, names: Sequence[str]) -> str:
         return " AND ".join(f"{seen}.c{self._places[name]} = {self._staged(name)}" for name in names)
