@@ -329,7 +329,11 @@ def _understood(
     _set_limits(import_, limits or Limits())
     if parent is not None:
         given = _as_before(Dialect.of(parent.dialect)) | given
-    db.session.rollback()  # no connection is held while the storage is asked
+    # No connection is held while the storage is asked, nor asked for by a look at the upload.
+    if upload in db.session:
+        db.session.refresh(upload)
+        db.session.expunge(upload)
+    db.session.rollback()
     around = plain.look(upload)
     begun = plain.start(upload, around, member=given.get("member"))
     found = detect(begun.data, around, whole=begun.whole, names=_names(importer), known=given)

@@ -479,7 +479,7 @@ class View:
         return [
             Place(
                 column,
-                place := import_.mapping.get(column.name),
+                place := self._chosen(column.name, import_.mapping.get(column.name)),
                 found[place] if place is not None and place < len(found) else [],
                 column.name in importer.natural_key,
                 column.required and column.default is None,
@@ -487,6 +487,25 @@ class View:
             )
             for column in importer.columns
         ]
+
+    def _chosen(self, name: str, saved: int | None) -> int | None:
+        """The place that was posted, if it is one of the file's and was not saved; else the saved one."""
+        posted = _place(self._typed.get(MAP + name, ""))
+        same = self._typed.get("header-sha256") == self.fingerprint
+        return posted if same and isinstance(posted, int) else saved
+
+    @property
+    def _typed(self) -> MultiDict[str, str]:
+        return MultiDict() if self.posted is None else self.posted
+
+    def typed(self, name: str) -> str:
+        """What stands in the field of a limit, as it was typed if that was no number."""
+        saved = getattr(self.import_, name)
+        return self._typed.get(name, "" if saved is None else str(saved))
+
+    @property
+    def mode(self) -> str:
+        return self._typed.get("mode", self.import_.mode)
 
     @cached_property
     def unused(self) -> list[str]:

@@ -342,3 +342,11 @@ def test_the_file_s_end_is_told(pages):
     text = pages.client.get(url).text
     assert "taken away" in text
     assert "Import now" not in text
+
+
+def test_what_was_typed_stands_beside_its_error(pages):
+    url = pages.sent()
+    form = pages.form(url) | {"rate": "many", "mode": "skip", "map.role": "2", "map.company_id": "2"}
+    text = pages.post(url, **form).text
+    assert 'name="rate" value="many"' in text
+    assert 'value="skip" checked' in text
