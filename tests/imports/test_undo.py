@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator
+from threading import Timer
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from app import imports, jobs, leases, storage
 from app.errors import Cancelled, Stopping
 from app.extensions import db
 from app.importers import Column, Importer, Reference
-from app.imports import apply, chunks, journal
+from app.imports import apply, chunks, journal, target
 from app.imports.target import connect
 from app.imports.undoing import Undoing
 from app.models import Import, Job
+from app.models.delivery import Delivery
 from tests.importing import TABLE, Landing, Things, landed, text_of
 
 # Rows that are there before the import; those from 101 on are none of the file's.
@@ -373,8 +376,67 @@ def test_undone_once_and_never_applied_again(landing: Landing, before: str) -> N
 def test_what_is_no_longer_kept_can_not_be_undone(landing: Landing) -> None:
     applied = landing.apply(text_of(20))
     now = landing.digest()
-    with connect("landing", "test") as target:
-        journal.forget(target, import_of(applied))
+    with connect("landing", "test") as there:
+        journal.forget(there, import_of(applied))
     job = undo(landing, applied)
     assert (job.status, job.error_code) == ("failed", "nothing_kept")
     assert landing.digest() == now
+
+
+def test_what_a_stopped_import_left_is_undone(landing: Landing, before: str) -> None:
+    text = text_of(150) + "x,Bad,,,,,\n" * 10 + text_of(100, first=200).partition("\n")[2]
+    stopped = landing.run(landing.ask(text, reject_limit=5))
+    assert (stopped.status, landing.digest() == before) == ("failed", False)
+    assert undo(landing, stopped).status == "succeeded"
+    assert landing.digest() == before
+
+
+def test_of_two_imports_the_later_one_keeps_its_rows(landing: Landing, before: str) -> None:
+    first = landing.apply(text_of(80))
+    second = landing.apply(text_of(20, first=71, name="Later"))
+    job = undo(landing, first)
+    assert undone(job)[2] == 10
+    assert landing.rows("SELECT count(*) FROM landing.things WHERE name LIKE 'Later%'") == [(20,)]
+    assert undo(landing, second).status == "succeeded"
+    assert landing.rows("SELECT count(*) FROM landing.things WHERE name LIKE 'Later%'") == [(0,)]
+
+
+def test_a_cut_connection_is_tried_again(
+    landing: Landing, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut() -> None:
+        landing.conn.execute(
+            b"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            b" WHERE application_name LIKE '%undo'"
+        )
+
+    applied = landing.apply(text_of(200))
+    Watched(monkeypatch, 2, cut)
+    job = undo(landing, applied)
+    assert job.status == "queued", landing.log(job.id)
+    db.session.execute(db.update(Job).values(next_attempt_at=None))
+    db.session.commit()
+    assert landing.run(job.id).status == "succeeded"
+    assert landing.digest() == before
+
+
+def test_a_row_that_another_one_has_locked_is_waited_for(
+    landing: Landing, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not overwritten once it is free."""
+    monkeypatch.setattr(target, "LOCK_TIMEOUT", 1)
+    applied = landing.apply(text_of(30))
+    with psycopg.connect(landing.url) as other:
+        other.execute(b"UPDATE landing.things SET note = 'theirs' WHERE id = 5")
+        timer = Timer(1.5, other.commit)
+        timer.start()
+        job = undo(landing, applied)
+        timer.join()
+    assert undone(job)[2] == 1
+    assert landing.rows("SELECT note FROM landing.things WHERE id = 5") == [("theirs",)]
+
+
+def test_its_owner_is_told(landing: Landing) -> None:
+    job = undo(landing, landing.apply(text_of(10)))
+    told = db.session.scalars(db.select(Delivery.name).where(Delivery.job_id == job.id)).all()
+    assert told == ["ready"]
