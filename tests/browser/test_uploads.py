@@ -86,7 +86,7 @@ def arrived(page: Page) -> None:
 def test_a_file_and_its_progress(member: Page, file: Path, sent: Callable[[], list[tuple[str, int]]]) -> None:
     choose(member, file)
     expect(member.locator(STATE)).to_contain_text(file.name)
-    hurry = slowly(member, 4 * MIB)
+    hurry = slowly(member, 2 * MIB)
     upload(member)
     expect(member.locator("[data-upload-count]")).to_contain_text("left", timeout=PATIENCE * 1000)
     expect(member.locator("[data-upload-big]")).to_contain_text("%")
@@ -108,7 +108,7 @@ def test_a_network_that_is_cut(
         page = window(base_url=wire.url)
         sign_in(page, *MEMBER_SIGN_IN)
         choose(page, file)
-        hurry = slowly(page, 6 * MIB)
+        hurry = slowly(page, MIB)
         upload(page)
         until(lambda: partly(sent))
         wire.cut()
@@ -125,7 +125,7 @@ def test_a_page_that_is_loaded_anew(
 ) -> None:
     member.on("dialog", lambda dialog: dialog.accept())
     choose(member, file)
-    hurry = slowly(member, 6 * MIB)
+    hurry = slowly(member, MIB)
     upload(member)
     until(lambda: partly(sent))
     member.reload()
@@ -139,7 +139,7 @@ def test_a_page_that_is_loaded_anew(
 
 def test_pause_and_resume(member: Page, file: Path, sent: Callable[[], list[tuple[str, int]]]) -> None:
     choose(member, file)
-    hurry = slowly(member, 6 * MIB)
+    hurry = slowly(member, MIB)
     upload(member)
     until(lambda: partly(sent))
     member.click(PAUSE)
