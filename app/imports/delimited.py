@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # The first one wins where nothing tells them apart.
 DELIMITERS = (",", ";", "\t", "|", "^", "~", "\x1f", "\x01", ":")
-# Characters and records that are looked at.
-LOOKED_AT, RECORDS = 256 * 1024, 300
+# Characters, records and cells that are looked at.
+LOOKED_AT, RECORDS, CELLS = 256 * 1024, 300, 10_000
 # Lines before the header, at most.
 LONGEST_PREAMBLE = 20
 # Rows of one width, at least so many of all, make a delimiter believable.
@@ -107,7 +107,7 @@ def _try(text: str, cut: bool, delimiter: str, quote: str | None, escape: str | 
     if width < 2 or even < EVEN * len(rows):
         return _Try(0.0, Spoken(delimiter, quote, escape))
     share = even / len(rows)
-    cells = [cell for row in rows for cell in row]
+    cells = list(islice((cell for row in rows for cell in row), CELLS))
     single = sum(map(_single, cells)) / len(cells)
     # Many columns are a better sign than two; a colon is mostly a time's, and no quote is the last resort.
     score = share**2 * single * (width - 1) / width

@@ -14,7 +14,8 @@ from app.imports import delimited, encodings, values
 from app.imports.dialect import Dialect
 from app.imports.likeness import plain
 
-ROWS = 300
+# Rows and cells that are looked at, but for some rows in any case.
+ROWS, CELLS, LEAST = 300, 50_000, 5
 NAME = re.compile(r"[^\W\d][\w .,/()%€$#&'-]{0,59}")
 
 YEAR = re.compile(r"(19|20)\d\d")
@@ -75,6 +76,7 @@ def detect(
     rows = list(islice(delimited.records(text, base), ROWS))
     if not whole and len(rows) > 1 and len(rows) < ROWS:
         rows.pop()  # it may be half a record
+    rows = rows[: max(LEAST, CELLS // max(map(len, rows), default=1))]
     base = _header(base, rows, names, known, why)
     if "apostrophes" not in known and head.startswith(BOM_UTF8):
         # Our own files for spreadsheets begin so, and those that spreadsheets write.

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import func
 
 from app import dispatch, events, importers, jobs, settings, uploads
-from app.errors import Conflict, InvalidParams, InvalidRequest, NotFound
+from app.errors import BadFile, Conflict, InvalidParams, InvalidRequest, NotFound
 from app.extensions import db
 from app.importers import Importer
 from app.imports import correction, plain
@@ -33,7 +33,8 @@ WHY, MEMBERS = "why", "members"
 TITLES = {DRY_RUN: "Dry run: {}", APPLY: "Import: {}", UNDO: "Undo: {}"}
 # The most that a limit or a rate may be.
 MOST = 1_000_000_000
-UNCHANGED: Any = object()
+# Columns of a file, at most: as many as a spreadsheet may have.
+WIDEST = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,6 +330,7 @@ def _understood(
     _set_limits(import_, limits or Limits())
     if parent is not None:
         given = _as_before(Dialect.of(parent.dialect)) | given
+    usual = {"zone": user.zone}
     # No connection is held while the storage is asked, nor asked for by a look at the upload.
     if upload in db.session:
         db.session.refresh(upload)
@@ -336,7 +338,8 @@ def _understood(
     db.session.rollback()
     around = plain.look(upload)
     begun = plain.start(upload, around, member=given.get("member"))
-    found = detect(begun.data, around, whole=begun.whole, names=_names(importer), known=given)
+    found = detect(begun.data, around, whole=begun.whole, names=_names(importer), known=usual | given)
+    _check_width(upload, found.header)
     chosen = mappings.remembered(user, importer, found.header)
     before = chosen.mapping if chosen else _of_parent(parent, found.header)
     spoken = found.dialect
@@ -368,11 +371,20 @@ def _read_anew(user: User, importer: Importer, import_: Import, dialect: Mapping
         return
     names = header(plain.head(import_.upload, spoken).decode("utf-8", "replace"), spoken)
     why = {name: found for name, found in import_.dialect.get(WHY, {}).items() if name not in dialect}
+    _check_width(import_.upload, names)
     import_.dialect = spoken.as_json() | {WHY: why, MEMBERS: members(import_)}
     if names != import_.header:
         chosen = mappings.remembered(user, importer, names)
         import_.header = names
         import_.mapping = mappings.match(importer, names, remembered=chosen.mapping if chosen else None)
+
+
+def _check_width(upload: Upload, header: Sequence[str]) -> None:
+    if len(header) > WIDEST:
+        raise BadFile(
+            f"{upload.filename} has {len(header):,} columns when it is read so; {WIDEST:,} are the most. "
+            "Is that the right delimiter?"
+        )
 
 
 def _names(importer: Importer) -> list[str]:
@@ -383,7 +395,8 @@ def _names(importer: Importer) -> list[str]:
 
 def _as_before(dialect: Dialect) -> dict[str, Any]:
     """What no other file of the same header tells by itself."""
-    return {"decimal": dialect.decimal, "dates": dialect.dates, "nulls": dialect.nulls}
+    names = ("decimal", "dates", "nulls", "zone")
+    return {name: getattr(dialect, name) for name in names}
 
 
 def _of_parent(parent: Import | None, header: list[str]) -> Mapping[str, int | None] | None:

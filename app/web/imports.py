@@ -89,6 +89,7 @@ DELIMITERS = {
 QUOTES = {"double": ('"', 'Double "'), "single": ("'", "Single '"), "none": (None, "None: quotes are text")}
 ESCAPES = {"doubled": (None, "Doubled quotes"), "backslash": ("\\", "Backslash \\")}
 DECIMALS = {"point": (".", "Point: 1,234.50"), "comma": (",", "Comma: 1.234,50")}
+APOSTROPHES = {"no": (False, "Text like any other"), "yes": (True, "Go: '0012 is 0012")}
 HEADERS = {"yes": (True, "The first row"), "no": (False, "None")}
 # By member of a dialect: the choices of its field, as what is posted -> (value, words).
 CHOICES: dict[str, dict[str, tuple[Any, str]]] = {
@@ -98,6 +99,7 @@ CHOICES: dict[str, dict[str, tuple[Any, str]]] = {
     "escape": ESCAPES,
     "header": HEADERS,
     "decimal": DECIMALS,
+    "apostrophes": APOSTROPHES,
     "dates": {
         name: (name, f"{words}: {correction.ORDERS[name]}")
         for name, words in (("iso", "Year first"), ("dmy", "Day first"), ("mdy", "Month first"))
@@ -110,6 +112,7 @@ LABELS = {
     "escape": "A quote within quotes",
     "header": "Header",
     "decimal": "Decimal mark",
+    "apostrophes": "Leading apostrophes",
     "dates": "Dates",
 }
 
@@ -313,6 +316,8 @@ def _read(form: MultiDict[str, str]) -> dict[str, Any]:
         found["skip"] = int(skip) if skip.strip().isdecimal() else skip or 0
     if (nulls := form.get(READ + "nulls")) is not None:
         found["nulls"] = tuple(text.strip() for text in nulls.split(",") if text.strip())
+    if zone := form.get(READ + "zone", "").strip():
+        found["zone"] = zone
     if member := form.get(READ + "member"):
         found["member"] = member
     return found
@@ -437,6 +442,12 @@ class View:
     @cached_property
     def dialect(self) -> Dialect:
         return Dialect.of(self.import_.dialect)
+
+    @property
+    def asks_for_zone(self) -> bool:
+        """Whether moments come in, which a file may write without their offset."""
+        importer = self.importer
+        return importer is not None and any(column.type == "datetime" for column in importer.columns)
 
     @cached_property
     def members(self) -> list[str]:

@@ -3,8 +3,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.formats import find
+from app.imports import correction
 from app.imports.detect import detect, samples
 from app.imports.dialect import Dialect
 from tests.imports.corpus import FILES, File
@@ -88,3 +91,14 @@ def test_apostrophes_of_our_own_files_for_spreadsheets_are_known_as_such():
     )
     assert not detect(text.removeprefix("\ufeff".encode()), Plain()).dialect.apostrophes
     assert not detect(text, Plain(), known={"apostrophes": False}).dialect.apostrophes
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+def test_nothing_at_all_breaks_it(content: bytes):
+    for whole in (True, False):
+        found = detect(content, Plain(), whole=whole)
+        known = found.dialect.as_json()
+        given = {name: known[name] for name in known.keys() - {"container", "content"}}
+        # Whatever is found could have been given by a person.
+        assert correction.problems(given) == {}
+        samples(content.decode("utf-8", "replace"), found.dialect)

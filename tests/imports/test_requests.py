@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, update
 
 from app import jobs, uploads
-from app.errors import Conflict, InvalidParams, InvalidRequest, NotFound, TooMany
+from app.errors import BadFile, Conflict, InvalidParams, InvalidRequest, NotFound, TooMany
 from app.extensions import db
 from app.imports import requests
 from app.imports.dialect import Dialect
@@ -353,3 +353,24 @@ def test_one_that_stopped_for_its_limits_may_go_on_with_others(user, sent):
     requests.revise(user, import_, limits=Limits(reject_limit=None))
     db.session.refresh(import_)
     assert import_.reject_limit is None
+
+
+def test_a_file_of_a_million_columns_is_refused(user, sent):
+    with pytest.raises(BadFile, match="300,001 columns"):
+        requests.create(user, KEY, sent(b"," * 300_000 + b"\n"))
+    # Nor can one be read so.
+    import_ = requests.create(user, KEY, sent(FILE))
+    import_.upload = sent(b"name" + b"|x" * 20_000 + b"\n", "wide.csv")
+    with pytest.raises(BadFile):
+        requests.revise(user, import_, dialect={"delimiter": "|"})
+
+
+def test_times_are_those_of_the_sender_s_clock(user, sent):
+    user.time_zone = "Asia/Tokyo"
+    db.session.commit()
+    import_ = requests.create(user, KEY, sent())
+    assert import_.dialect["zone"] == "Asia/Tokyo"
+    requests.revise(user, import_, dialect={"zone": "Europe/Berlin"})
+    assert requests.create(user, KEY, sent()).dialect["zone"] == "Europe/Berlin"
+    with pytest.raises(InvalidParams):
+        requests.revise(user, import_, dialect={"zone": "Mars/Phobos"})

@@ -150,6 +150,8 @@ IMPORT_EXAMPLE: Json = {
         "decimal": ".",
         "dates": "dmy",
         "nulls": [],
+        "zone": "Europe/Berlin",
+        "apostrophes": False,
     },
     "unsure": {"dates": "'01/02/1990' may be either: it is read with the day first."},
     "header": ["E-Mail", "Name", "Born"],

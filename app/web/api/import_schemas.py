@@ -73,7 +73,9 @@ class ImportRequest(Question):
         max_length=20,
         description="How the file is read, as far as you know better: `encoding`, `delimiter`, `quote`, "
         "`escape`, `skip` (lines before the table), `header`, `decimal`, `dates` (`iso`, `dmy`, `mdy`), "
-        "`nulls`, `member` (a workbook's sheet). What is left out is detected.",
+        "`nulls`, `member` (a workbook's sheet), "
+        "`zone` (of times without an offset), `apostrophes` (whether leading ones go). What is left out is "
+        "detected.",
     )
     reject_limit: int | None = Field(
         1000, description="Stop when more rows than this are refused; null: never."
