@@ -9,18 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from app.imports.checked import Reject
 from app.imports.merge import Compared, Merge
 from app.imports.plan import Plan
 from app.imports.ready import UNKNOWN, Ready, any_known
+from app.imports.recall import Recall, can_tell
 from app.imports.table import Unique, quoted
 from app.imports.target import Target
 
 # Characters of a value that an example shows.
 SHOWN = 200
+# So often keys are looked up without an index; so many rows are named when only they are looked up.
+UNINDEXED, FEW = 3, 1000
 
 _FOREIGN = """
 SELECT format('%%I.%%I', n.nspname, r.relname), c.conrelid = c.confrelid,
@@ -63,12 +66,13 @@ class Foresight(Merge):
         self._remembered = list(dict.fromkeys([*plan.key, *unique]))
         self._foreign = self._foreign_keys()
         self._needed = self._needed_columns()
-        # Whether anything was remembered, and whether keys can be looked up there yet.
-        self._any_seen = self._indexed = False
-        # Of the chunk at hand: whether no row of the table has its keys, as far as a sample tells; and
-        # whether its keys lie behind those of all earlier ones.
-        self._new, self._behind = False, False
-        self._highest: Any = None
+        # Whether anything was remembered, how often keys were looked up there, and by an index.
+        self._any_seen, self._looked_up, self._indexed = False, 0, False
+        self._recall = Recall()
+        # Of the chunk at hand: whether no row of the table has its keys, as far as a sample tells; and the
+        # lines whose keys may have been seen, None being any.
+        self._new = False
+        self._perhaps: list[int] | None = None
         if self._remembered:
             columns = ", ".join(f"t.{quoted(name)} AS c{self._places[name]}" for name in self._remembered)
             target.run(f"CREATE TEMP TABLE seen AS SELECT {columns} FROM {plan.table.sql} AS t WITH NO DATA")
@@ -79,8 +83,9 @@ class Foresight(Merge):
         """Look at a chunk before its transaction: what is sure beforehand need not be compared."""
         if self.plan.key and len(ready):
             self._new = not any_known(self.plan, self._target, ready)
-            self._behind = self._lies_behind(ready)
-            if not (self._behind or self._indexed):
+            self._perhaps = self._recalled(ready)
+            self._looked_up += self._perhaps != []
+            if self._looked_up > UNINDEXED and not self._indexed:
                 self._indexed = True
                 self._index(self.plan.key)
 
@@ -155,9 +160,11 @@ class Foresight(Merge):
         known = super()._find(ours)
         if known and self._new:
             raise Known
-        if self._behind or not self._any_seen:
+        if self._perhaps == [] or not self._any_seen:
             return known
         joined = self._same("e", self.plan.key)
+        if self._perhaps is not None:
+            joined += f" AND s.line = ANY ('{{{', '.join(map(str, self._perhaps))}}}')"
         again = self._run(
             "UPDATE found AS f SET ours = true, changed = true FROM staging AS s"
             f" JOIN seen AS e ON {joined} WHERE s.line = f.line"
@@ -233,17 +240,15 @@ class Foresight(Merge):
         if casts:
             self._target.one(f"SELECT {', '.join(casts)} FROM staging AS s")
 
-    def _lies_behind(self, ready: Ready) -> bool:
-        """Whether its keys are greater than all before, so that none of them was there."""
-        name = self.plan.key[0]
-        column, fit = ready.columns[name], self.plan.fits[name]
-        ordered = pa.types.is_integer(column.type) or pa.types.is_string(column.type)
-        if not ordered or fit.cast or not fit.field.exact:
-            return False
-        bounds = pc.min_max(column).as_py()
-        behind = self._highest is None or bounds["min"] > self._highest
-        self._highest = bounds["max"] if behind else max(self._highest, bounds["max"])
-        return bool(behind)
+    def _recalled(self, ready: Ready) -> list[int] | None:
+        """The lines whose keys an earlier chunk may have had; None: any may."""
+        columns = [ready.columns[name] for name in self.plan.key]
+        fits = [self.plan.fits[name] for name in self.plan.key]
+        exact = all(fit.field.exact and not fit.cast for fit in fits)
+        if not exact or not all(can_tell(column.type) for column in columns):
+            return None
+        places = np.flatnonzero(self._recall.meet(columns))
+        return None if len(places) > FEW else ready.lines.take(pa.array(places)).to_pylist()
 
     def _index(self, names: Sequence[str]) -> None:
         columns = ", ".join(f"c{self._places[name]}" for name in names)
