@@ -350,3 +350,19 @@ def test_what_was_typed_stands_beside_its_error(pages):
     text = pages.post(url, **form).text
     assert 'name="rate" value="many"' in text
     assert 'value="skip" checked' in text
+
+
+def test_one_that_refused_too_much_goes_on_with_other_limits(pages):
+    url = pages.sent()
+    job = pages.post(url, **pages.form(url) | {"step": "apply"}).location
+    id = pages.end(url, "failed", result=COUNTS)
+    with pages.app.app_context():
+        db.session.execute(update(Job).where(Job.id == id).values(error_code="too_many_refused"))
+        db.session.commit()
+    assert "Change the limits" in pages.client.get(job).text
+    assert 'name="reject_limit"' in pages.client.get(url).text
+    limits = {"reject_limit": "", "reject_percent": "", "rate": "9"}
+    assert "/jobs/" in pages.post(f"{url}/jobs", step="apply", **limits).location
+    with pages.app.app_context():
+        import_ = db.session.scalars(db.select(Import)).one()
+        assert (import_.reject_limit, import_.reject_percent, import_.rate) == (None, None, 9)
