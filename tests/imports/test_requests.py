@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from io import BytesIO
@@ -374,3 +375,26 @@ def test_times_are_those_of_the_sender_s_clock(user, sent):
     assert requests.create(user, KEY, sent()).dialect["zone"] == "Europe/Berlin"
     with pytest.raises(InvalidParams):
         requests.revise(user, import_, dialect={"zone": "Mars/Phobos"})
+
+
+def test_of_two_at_once_one_gets_through(app, user, sent):
+    import_id, user_id = requests.create(user, KEY, sent()).id, user.id
+    db.session.commit()
+    ready, outcomes = threading.Barrier(4), []
+
+    def press() -> None:
+        with app.app_context():
+            me = db.session.get_one(User, user_id)
+            found = requests.find(me, import_id)
+            ready.wait()
+            try:
+                outcomes.append(requests.request(me, found, APPLY).status)
+            except Conflict:
+                outcomes.append("conflict")
+
+    threads = [threading.Thread(target=press) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["conflict", "conflict", "conflict", "queued"]
