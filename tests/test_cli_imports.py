@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from app import leases
+from app import imports, leases
 from app.extensions import db
 from app.models.imports import Import
 from app.models.job import Job
@@ -111,14 +111,10 @@ def test_an_import_that_is_not_there(flask):
 def test_waiting_ends_with_the_job(flask, file, app):
     """The counts and the refusal are told; a failed job exits 1."""
 
-    def queued() -> list[UUID]:
-        with app.app_context():
-            return list(db.session.scalars(db.select(Job.id).where(Job.status == "queued")))
-
     def work() -> None:
-        until(queued)
+        until(lambda: queued(app))
         with app.app_context():
-            lease = leases.claim(queued()[0])
+            lease = leases.claim(queued(app)[0])
             assert lease is not None
             with lease:
                 counts = {"read": 2, "inserted": 1, "refused": 1}
@@ -134,3 +130,31 @@ def test_waiting_ends_with_the_job(flask, file, app):
     assert result.exit_code == 1
     assert "2 read, 1 inserted, 0 updated, 0 unchanged, 1 refused." in result.output
     assert "Too many rows were refused" in result.output
+
+
+def test_refused_rows_are_saved(flask, tmp_path, app, demo):
+    """A dry run with the real engine: it writes nothing, and its refused rows are a file all the same."""
+    file, refused = tmp_path / "members.csv", tmp_path / "refused.csv"
+    file.write_text(FILE.replace("Ann,", ","))
+
+    def work() -> None:
+        until(lambda: queued(app))
+        with app.app_context():
+            lease = leases.claim(queued(app)[0])
+            assert lease is not None
+            imports.run(lease)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    result = flask("create", "members", file, "--dry-run", "--rejects", refused)
+    worker.join()
+    assert result.exit_code == 0, result.output
+    assert "2 read, 0 inserted, 0 updated, 0 unchanged, 2 refused." in result.output
+    lines = refused.read_text("utf-8-sig").splitlines()
+    assert lines[0].startswith("email,name,company,joined,line,column,code,message")
+    assert len(lines) == 3
+
+
+def queued(app) -> list[UUID]:
+    with app.app_context():
+        return list(db.session.scalars(db.select(Job.id).where(Job.status == "queued")))
