@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("exports", "formats", "peers", "latency", "streams")
+NAMES = ("exports", "imports", "formats", "peers", "latency", "streams")
 
 
 def main() -> None:

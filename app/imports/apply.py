@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from sqlalchemy import func, select
@@ -74,7 +75,7 @@ def _lead(lease: Lease, order: Order, target: Target) -> Counts:
     written = [column.name for column in order.checker(text).columns]
     with lease.breaking_off(target.break_off):
         plan = Plan.of(target, order.importer, order.mode, written)
-        journal.raise_fence(target, order.import_id, lease.attempt, plan.shape, plan.ledger_columns)
+        _raise(target, order, lease.attempt, plan)
     with Hand(order, lease.claim, lease.check) as hand, lease.breaking_off(hand.break_off):
         return _Conductor(lease, order, text, target, hand).lead()
 
@@ -104,18 +105,33 @@ def _stop(lease: Lease, order: Order, target: Target, error: BaseException) -> N
         end.cancelled(f"Cancelled. {inside}")
 
 
+def _raise(target: Target, order: Order, attempt: int, plan: Plan) -> None:
+    """Raise the fence: after a merge of an earlier attempt, or instead of it if that takes long."""
+    _insist(
+        target,
+        order,
+        lambda: journal.raise_fence(target, order.import_id, attempt, plan.shape, plan.ledger_columns),
+        # Its worker may be frozen, and would hold its locks for ever.
+        "pg_terminate_backend",
+    )
+
+
 def _close(target: Target, order: Order, attempt: int) -> None:
     """Close the fence: after the merge at work, or instead of it if that takes long."""
-    target.run("SELECT set_config('lock_timeout', %s, false)", (str(GRACE),))
-    for _ in range(20):
-        try:
-            return journal.close_fence(target, order.import_id, attempt)
-        except Again:
-            target.run(
-                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
-                " AND pid <> pg_backend_pid() AND state <> 'idle'",
-                (f"waybill {order.import_id}",),
-            )
+    _insist(target, order, lambda: journal.close_fence(target, order.import_id, attempt), "pg_cancel_backend")
+
+
+def _insist(target: Target, order: Order, action: Callable[[], None], otherwise: str) -> None:
+    with target.patience(GRACE):
+        for _ in range(20):
+            try:
+                return action()
+            except Again:
+                target.run(
+                    f"SELECT {otherwise}(pid) FROM pg_stat_activity WHERE application_name = %s"
+                    " AND datname = current_database() AND state <> 'idle'",
+                    (f"waybill {order.import_id}",),
+                )
     raise Again("A merge at work could not be broken off.")
 
 

@@ -122,6 +122,14 @@ class Target:
         with self._translated(), self.conn.transaction(force_rollback=True):
             yield
 
+    @contextmanager
+    def patience(self, milliseconds: int) -> Iterator[None]:
+        """While inside, locks of others are waited for so long."""
+        setting = "SELECT set_config('lock_timeout', %s, false)"
+        self.one(setting, (f"{milliseconds}ms",))
+        yield
+        self.one(setting, (f"{LOCK_TIMEOUT}s",))
+
     def break_off(self) -> None:
         """From another thread: make the statement at work fail soon."""
         self.conn.cancel_safe(timeout=5)
