@@ -201,11 +201,7 @@ class Lease(Hold):
             FAILED, message, "error", code=code, message=message, record=record, tell="failed"
         )
 
-    def cancelled(
-        self,
-        text: str = "Cancelled. Nothing was published.",
-        record: Callable[[Connection], None] | None = None,
-    ) -> bool:
+    def cancelled(self, text: str, record: Callable[[Connection], None] | None = None) -> bool:
         return self._finish(CANCELLED, text, "warning", record=record)
 
     def pause(self, text: str) -> bool:

@@ -196,6 +196,24 @@ def test_a_job_that_was_to_be_cancelled_is_cancelled(make: Callable[..., UUID]) 
     assert db.session.scalars(sa.select(Delivery)).first() is None
 
 
+def test_only_the_next_attempt_can_tell_what_a_cancelled_import_left(make: Callable[..., UUID]) -> None:
+    job_id = make("running", attempt=1, lease_expires_at=PAST, cancel_requested_at=PAST, step="apply")
+    recovery.lapsed_jobs()
+    assert (job(job_id).status, job(job_id).cancel_requested_at is not None) == ("queued", True)
+
+
+def test_what_an_import_wrote_stands_when_no_attempt_is_left(make: Callable[..., UUID]) -> None:
+    stands = "What was written up to its last checkpoint stands; trying again goes on behind it."
+    lost = make("running", attempt=3, lease_expires_at=PAST, step="undo")
+    cancelled = make("running", attempt=3, lease_expires_at=PAST, cancel_requested_at=PAST, step="apply")
+    dry = make("running", attempt=3, lease_expires_at=PAST, step="dry-run")
+    recovery.lapsed_jobs()
+    assert [job(job_id).status for job_id in (lost, cancelled, dry)] == ["failed", "cancelled", "failed"]
+    assert stands in texts(lost)[-1]
+    assert texts(cancelled) == [f"Cancelled. {stands}"]
+    assert "Nothing was published." in texts(dry)[-1]
+
+
 def test_a_worker_that_wakes_up_in_time_keeps_its_job(app: APIFlask, make: Callable[..., UUID]) -> None:
     """It renews between our look and our grip."""
     job_id = make("running", attempt=1, lease_expires_at=PAST)

@@ -13,8 +13,12 @@ from app import dispatch, events, leases, settings, sharing
 from app.extensions import db, redis_client
 from app.models import job as jobs
 from app.models.delivery import Delivery
+from app.models.imports import APPLY, UNDO
 from app.models.job import CANCELLED, FAILED, QUEUED, Claim, Job
 from app.sweep.batches import T, each, first
+
+# Steps of imports that change a table as they go, checkpoint by checkpoint.
+WRITING = (APPLY, UNDO)
 
 # A job that was just committed is dispatched by whoever committed it.
 FRESH = timedelta(seconds=2)
@@ -33,14 +37,15 @@ def _take_over(job_id: UUID) -> bool:
     with db.engine.begin() as conn:
         # Locked until we commit: a worker that wakes up now renews its lease before this, or never.
         job = conn.execute(
-            select(Job.owner_id, Job.attempt, Job.forgiven, Job.cancel_requested_at)
+            select(Job.owner_id, Job.attempt, Job.forgiven, Job.cancel_requested_at, Job.step)
             .where(Job.id == job_id, jobs.lapsed())
             .with_for_update(skip_locked=True)
         ).first()
         if job is None:
             return False
         claim = Claim(job_id, job.owner_id, job.attempt)
-        status, text, level = _verdict(job.attempt - job.forgiven, cancelled=bool(job.cancel_requested_at))
+        tries, cancelled = job.attempt - job.forgiven, bool(job.cancel_requested_at)
+        status, text, level = _verdict(tries, cancelled=cancelled, writes=job.step in WRITING)
         line = events.write(conn, job_id, text, level=level, claim=claim)
         if status == QUEUED:
             jobs.requeue(conn, claim)
@@ -53,18 +58,26 @@ def _take_over(job_id: UUID) -> bool:
     return True
 
 
-def _verdict(tries: int, *, cancelled: bool) -> tuple[str, str, str]:
+def _verdict(tries: int, *, cancelled: bool, writes: bool) -> tuple[str, str, str]:
     """What becomes of a job whose worker fell silent: its status, its line, and the line's level."""
-    if cancelled:
-        return CANCELLED, "Cancelled. Nothing was published.", "warning"
-    if tries < settings.current().attempts_limit:
+    left = tries < settings.current().attempts_limit
+    if cancelled and not (writes and left):
+        return CANCELLED, f"Cancelled. {_remains(writes)}", "warning"
+    if left:
+        # One that is cancelled and writes goes on, too: only its next attempt can tell what is in.
         return QUEUED, "The worker stopped answering; another one goes on with this job.", "warning"
     text = (
         f"The job's worker died {_times(tries)} (killed, out of memory, or cut off from the database), "
-        "so the job was not started again. Nothing was published. Try again, and if it ends like this once "
+        f"so the job was not started again. {_remains(writes)} Try again, and if it ends like this once "
         "more, show this log to your administrator."
     )
     return FAILED, text, "error"
+
+
+def _remains(writes: bool) -> str:
+    if writes:
+        return "What was written up to its last checkpoint stands; trying again goes on behind it."
+    return "Nothing was published."
 
 
 def exhausted_jobs() -> int:
@@ -76,11 +89,13 @@ def exhausted_jobs() -> int:
 def _exhaust(job_id: UUID) -> bool:
     with db.engine.begin() as conn:
         job = conn.execute(
-            select(Job.owner_id, Job.attempt, Job.forgiven).where(Job.id == job_id).with_for_update()
+            select(Job.owner_id, Job.attempt, Job.forgiven, Job.step)
+            .where(Job.id == job_id)
+            .with_for_update()
         ).one()
         text = (
             f"The job was started {_times(job.attempt - job.forgiven)} and came to no end, so it was not "
-            "started again. Nothing was published. Trying again begins afresh."
+            f"started again. {_remains(job.step in WRITING)}"
         )
         if not jobs.withdraw(conn, job_id, FAILED, code="attempts_used", message=text):
             return False
