@@ -171,6 +171,7 @@ def revise(
         _set_limits(import_, limits or Limits())
         db.session.commit()
         return import_
+    before = (import_.dialect, import_.mapping, import_.mode)
     if dialect is not None:
         _read_anew(user, importer, import_, dialect)
     if mapping is not None:
@@ -179,8 +180,9 @@ def revise(
         import_.mode = _mode(importer, mode)
     if limits is not None:
         _set_limits(import_, limits)
-    # What a dry run found was found with what was before.
-    import_.forecast = None
+    if (import_.dialect, import_.mapping, import_.mode) != before:
+        # What a dry run found was found with what was before.
+        import_.forecast = None
     mappings.remember(user, importer, import_.header, import_.mapping, Dialect.of(import_.dialect))
     db.session.commit()
     return import_

@@ -21,7 +21,7 @@ from app.imports import requests
 from app.models.artifact import Artifact, Download
 from app.models.job import QUEUED, RUNNING, STATUSES, SUCCEEDED, Job
 from app.reports import Report
-from app.web import imports
+from app.web import import_page
 from app.web.people import me
 
 # Named apart from app.jobs, whose verbs these views call.
@@ -124,10 +124,10 @@ class View:
     job: Job
 
     @cached_property
-    def of_import(self) -> imports.View:
+    def of_import(self) -> import_page.View:
         """What is known of the import that the job is a step of; only for those."""
         assert self.job.import_id is not None
-        return imports.View(requests.find(me(), self.job.import_id))
+        return import_page.View(requests.find(me(), self.job.import_id))
 
     @cached_property
     def now(self) -> datetime:

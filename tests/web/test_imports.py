@@ -366,3 +366,14 @@ def test_one_that_refused_too_much_goes_on_with_other_limits(pages):
     with pages.app.app_context():
         import_ = db.session.scalars(db.select(Import)).one()
         assert (import_.reject_limit, import_.reject_percent, import_.rate) == (None, None, 9)
+
+
+def test_what_a_dry_run_found_stays_until_something_changes(pages):
+    url = pages.sent()
+    job = pages.post(url, **pages.form(url) | {"step": "dry-run"}).location
+    pages.end(url, "succeeded", "dry-run", forecast=COUNTS)
+    pages.post(url, **pages.form(url))
+    assert 'id="forecast"' in pages.client.get(url).text
+    pages.post(url, **pages.form(url) | {"mode": "insert"})
+    assert 'id="forecast"' not in pages.client.get(url).text
+    assert "changed since" in pages.client.get(job).text
