@@ -177,11 +177,12 @@ class Hand:
         merge, target = self._connected()
         straight = merge.plan.direct and ready.distinct and len(ready) and not self._detour
         if straight and not any_known(merge.plan, target, ready):
+            packed = merge.pack(taken.number, ready)
             self._await_turn(hold, taken, target)
             try:
                 with target.transaction():
                     before = self._begin(taken, target)
-                    counts = merge.copy_in(taken.number, ready)
+                    counts = merge.copy_in(packed)
                     self._end(taken, target, before, ready.counts + counts, ready)
                 return
             except (BadRows, TargetRefused) as error:

@@ -13,7 +13,7 @@ from uuid import UUID
 import psycopg
 import pyarrow as pa
 
-from app.imports import journal
+from app.imports import encode, journal
 from app.imports.checked import Counts, Reject
 from app.imports.plan import Plan
 from app.imports.ready import Ready
@@ -56,6 +56,15 @@ class Compared:
             skipped=self.skipped,
             superseded=self.superseded + self.ours,
         )
+
+
+@dataclass(frozen=True)
+class Packed:
+    """New rows as they are sent, and their entries in the ledger."""
+
+    rows: Sequence[bytes]
+    entries: Sequence[bytes]
+    count: int
 
 
 class Merge:
@@ -126,20 +135,25 @@ class Merge:
         if compared.fresh:
             self._insert(chunk, compared.fresh)
 
-    def copy_in(self, chunk: int, ready: Ready) -> Counts:
-        """New rows straight into the table; whether they are new is for its unique index to say."""
+    def pack(self, chunk: int, ready: Ready) -> Packed:
+        """For `copy_in`; done before the turn."""
         plan, rows = self.plan, len(ready)
-        names = ", ".join(map(quoted, plan.fits))
         columns = [(ready.columns[name], fit.sent) for name, fit in plan.fits.items()]
-        self._expect(self._target.copy(f"{plan.table.sql} ({names})", columns, rows), rows)
         entries = [
             (pa.repeat(pa.scalar(chunk, pa.int64()), rows), "int8"),
             (pa.repeat(pa.scalar(True), rows), "bool"),
             (ready.lines, "int8"),
             *((ready.columns[name], plan.fits[name].sent) for name in plan.ledger_key),
         ]
+        return Packed(list(encode.binary(columns, rows)), list(encode.binary(entries, rows)), rows)
+
+    def copy_in(self, packed: Packed) -> Counts:
+        """New rows straight into the table; whether they are new is for its unique index to say."""
+        plan, rows = self.plan, packed.count
+        names = ", ".join(map(quoted, plan.fits))
+        self._expect(self._target.send(f"{plan.table.sql} ({names})", packed.rows), rows)
         keys = ", ".join(f"k{place}" for place, _ in enumerate(plan.ledger_key, start=1))
-        self._target.copy(f"{self._ledger} (chunk, inserted, line, {keys})", entries, rows)
+        self._target.send(f"{self._ledger} (chunk, inserted, line, {keys})", packed.entries)
         return Counts(inserted=rows)
 
     # Comparing.

@@ -94,11 +94,15 @@ class Target:
 
     def copy(self, into: str, columns: Sequence[tuple[Any, str]], rows: int) -> int:
         """COPY Arrow columns, each with its encoding, into a table with its columns; rows that went in."""
+        return self.send(into, encode.binary(columns, rows))
+
+    def send(self, into: str, blocks: Iterable[bytes]) -> int:
+        """COPY what `encode.binary` made."""
         with self._translated(), self.conn.cursor() as cursor:
             # No placeholders here: what was doubled for them is single again.
             statement = f"COPY {into} FROM STDIN (FORMAT binary)".replace("%%", "%")
             with cursor.copy(statement.encode()) as copy:
-                for block in encode.binary(columns, rows):
+                for block in blocks:
                     copy.write(block)
             return cursor.rowcount
 
