@@ -443,7 +443,11 @@ def _request(user: User, import_: Import, step: str, idempotency_key: str | None
             raise InvalidParams({"mapping": " ".join(found)})
         uploads.keep(import_.upload)
         mappings.remember(user, importer, import_.header, import_.mapping, Dialect.of(import_.dialect))
+    # The target knows attempts by their numbers: a job that goes on where another one stopped counts on.
+    earlier = max((job.attempt for job in _known_jobs(import_) if job.step == step), default=0)
     job = Job(
+        attempt=earlier,
+        forgiven=earlier,
         kind="import",
         definition=importer.key,
         title=TITLES[step].format(importer.title),

@@ -227,6 +227,16 @@ def test_one_that_stopped_is_gone_on_with_as_it_is(user, sent, status):
     assert job.status == "queued"
 
 
+def test_attempts_of_a_new_job_count_on_from_those_of_the_one_that_stopped(user, sent):
+    """The target lets only higher ones write."""
+    import_ = requests.create(user, KEY, sent())
+    job = requests.request(user, import_, APPLY)
+    job.attempt = 2
+    end(job, "failed")
+    new = requests.request(user, import_, APPLY)
+    assert (new.id == job.id, new.attempt, new.forgiven) == (False, 2, 2)
+
+
 def test_one_that_was_withdrawn_before_it_began_may_be_corrected(user, sent):
     import_ = requests.create(user, KEY, sent())
     requests.cancel(requests.request(user, import_, APPLY))
