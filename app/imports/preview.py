@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,15 +10,26 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from app.errors import WaybillError
 from app.importers import Column, Importer
 from app.imports import delimited, plain
 from app.imports.check import Checker
 from app.imports.checked import Checked, Reject
+from app.imports.chunks import Records
 from app.imports.cut import cut
 from app.imports.dialect import Dialect
+from app.imports.plan import Plan
+from app.imports.ready import make_ready
+from app.imports.target import connect
 from app.models.imports import Import
 
+log = logging.getLogger(__name__)
+
+# How long the target may take to answer, in seconds; libpq waits for two at least.
+PATIENCE = 2
 # Characters of a cell that are shown.
 SHOWN = 200
 BLOCK = 64 * 1024
@@ -54,8 +66,14 @@ class Preview:
         return sum(row.refused for row in self.rows)
 
 
-def preview(importer: Importer, import_: Import, head: bytes, count: int = 50) -> Preview:
-    """The first `count` rows, from the plain text's beginning; asks no database."""
+def preview(
+    importer: Importer, import_: Import, head: bytes, count: int = 50, *, ask: bool = False
+) -> Preview:
+    """The first `count` rows, from the plain text's beginning.
+
+    With `ask`, the target is asked what else it would refuse, such as references to nothing; if it does not
+    answer soon, the preview does without.
+    """
     dialect, mapping = Dialect.of(import_.dialect), import_.mapping
     columns = [
         column
@@ -65,11 +83,28 @@ def preview(importer: Importer, import_: Import, head: bytes, count: int = 50) -
     try:
         spoken = plain.spoken(dialect)
         text, first_line = _first(head, spoken, count)
-        checked = Checker(importer, spoken, mapping, len(import_.header)).check(text, first_line)
+        checker = Checker(importer, spoken, mapping, len(import_.header))
+        checked = checker.check(text, first_line)
+        if ask:
+            written = [column.name for column in checker.columns]
+            checked = _asked(importer, import_.mode, written, checked, Records(text, spoken, first_line))
     except WaybillError as error:
         return Preview(columns, [], error.message)
     rows = sorted([*_good(checked, columns), *_refused(checked, columns, mapping, spoken)], key=_line)
     return Preview(columns, rows, None if rows else "There is no row after the header.")
+
+
+def _asked(importer: Importer, mode: str, written: list[str], checked: Checked, records: Records) -> Checked:
+    """The same, with what the table's references and types would refuse refused."""
+    try:
+        with connect(importer.source, "waybill preview", PATIENCE) as target:
+            ready = make_ready(Plan.of(target, importer, mode, written), target, checked, records)
+    except WaybillError as error:
+        log.info("The preview of an import into %s does without the table: %s", importer.table, error)
+        return checked
+    refused = pa.array([reject.line for reject in ready.rejects], pa.int64())
+    good = checked.rows.filter(pc.invert(pc.is_in(checked.rows.column("line"), refused)))
+    return Checked(good, ready.rejects, checked.read)
 
 
 def _first(head: bytes, dialect: Dialect, count: int) -> tuple[bytes, int]:

@@ -147,8 +147,10 @@ class Target:
 
 
 @contextmanager
-def connect(source: str, purpose: str) -> Iterator[Target]:
+def connect(source: str, purpose: str, patience: int = CONNECT_TIMEOUT) -> Iterator[Target]:
     """A target by its source's name; `purpose` is how the database's own lists call the connection.
+
+    `patience` is how long it may take to answer, in seconds.
 
     Raises NotFound, TargetRefused (no PostgreSQL) or TargetDown.
     """
@@ -158,19 +160,19 @@ def connect(source: str, purpose: str) -> Iterator[Target]:
     scheme, _, rest = url.partition("://")
     if scheme not in SCHEMES:
         raise TargetRefused(f"Imports write to PostgreSQL only; the source {source!r} is {scheme}.")
-    conn = _connect(source, "postgresql://" + rest, purpose)
+    conn = _connect(source, "postgresql://" + rest, purpose, patience)
     try:
         yield Target(source, conn)
     finally:
         conn.close()
 
 
-def _connect(source: str, url: str, purpose: str) -> psycopg.Connection[Any]:
+def _connect(source: str, url: str, purpose: str, patience: int) -> psycopg.Connection[Any]:
     try:
         conn = psycopg.connect(
             url,
             autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT,
+            connect_timeout=patience,
             client_encoding="utf8",
             application_name=purpose,
         )

@@ -337,7 +337,7 @@ class View:
         # It loads what reads files, which costs a process 60 MB: only where one is looked at.
         from app.imports import preview
 
-        return preview.preview(self.importer, self.import_, self._head)
+        return preview.preview(self.importer, self.import_, self._head, ask=True)
 
     @cached_property
     def trouble(self) -> str | None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
-from app.importers import Column, Importer, Refused
+from dataclasses import replace
+
+from app.dev.child import free_port
+from app.importers import Column, Importer, Reference, Refused
 from app.imports.dialect import Dialect
 from app.imports.plain import HEAD
 from app.imports.preview import Preview, preview
 from app.models.imports import Import
+from tests.importing import landed
 
 
 class Things(Importer):
@@ -109,3 +113,41 @@ def test_long_cells_are_cut():
 def test_a_file_without_rows_says_so():
     assert shown("name\n", ["name"]).trouble
     assert shown("", ["name"]).trouble
+
+
+class Parcels(Importer):
+    key, source, table, natural_key = "parcels", "landing", "parcels", ("id",)
+    columns = (
+        Column(name="id", type="int", required=True),
+        Column(name="sender", references=Reference("senders", "name")),
+    )
+
+
+PARCELS = """
+CREATE SCHEMA landing;
+CREATE TABLE landing.senders (id int PRIMARY KEY, name text UNIQUE);
+CREATE TABLE landing.parcels (id int PRIMARY KEY, sender int REFERENCES landing.senders);
+INSERT INTO landing.senders VALUES (7, 'Ada')
+"""
+
+
+def test_the_table_is_asked_for_what_rows_refer_to(app, database, member):
+    import_ = Import(
+        dialect=Dialect().as_json(), header=["id", "sender"], mapping={"id": 0, "sender": 1}, mode="upsert"
+    )
+    head = b"id,sender\n1,Ada\n2,Nobody\n99999999999,Ada\n"
+    with landed(app, database, member, Parcels(), table=PARCELS):
+        found = preview(Parcels(), import_, head, ask=True)
+    assert [row.refused for row in found.rows] == [False, True, True]
+    assert found.rows[1].cells[1].error == "There is no row of senders with this name."
+    assert found.rows[2].cells[0].error is not None
+
+
+def test_a_target_that_does_not_answer_is_done_without(app, database, member):
+    import_ = Import(dialect=Dialect().as_json(), header=["id"], mapping={"id": 0}, mode="upsert")
+    with landed(app, database, member, Parcels(), table=PARCELS):
+        app.config["WAYBILL"] = replace(
+            app.config["WAYBILL"], targets={"landing": f"postgresql://u:p@127.0.0.1:{free_port()}/none"}
+        )
+        found = preview(Parcels(), import_, b"id\n1\n", ask=True)
+    assert [row.refused for row in found.rows] == [False]
