@@ -45,7 +45,7 @@ BEFORE = text_of(120, first=50, name="Old")
 # (where, table, condition): before a merge's rows, its ledger and its checkpoint are in, and around them.
 BOUNDARIES = [
     *((f"chunk {number} {status}", "chunks", f"NEW.number = {number} AND NEW.status = '{status}'")
-      for number in (1, 4, CHUNKS) for status in ("running", "done")),
+      for number, status in ((1, "running"), (4, "running"), (4, "done"), (CHUNKS, "done"))),
     *((f"checkpoint {number}", "waybill_journal.chunks", f"NEW.number = {number}")
       for number in (1, 4, CHUNKS)),
     ("a row", "landing.things", "NEW.id = 222"),

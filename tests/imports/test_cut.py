@@ -47,7 +47,7 @@ CELLS = st.one_of(
 RECORDS = st.lists(st.tuples(st.lists(CELLS, min_size=1, max_size=4), st.sampled_from(["\n", "\r\n"])))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(records=RECORDS, block=st.integers(1, 20), size=st.integers(1, 40))
 def test_the_cuts_of_a_file_as_it_should_be(
     records: list[tuple[list[str], str]], block: int, size: int
@@ -70,7 +70,7 @@ def greedy(ends: list[int], length: int, size: int) -> list[tuple[int, int]]:
     return found
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(text=TEXTS, block=st.integers(1, 20), size=st.integers(1, 30), dialect=DIALECTS)
 @example(b'a"b\n"c\nd"\n', 1, 1, PLAIN)
 @example(b'"""\n"""\n', 2, 1, PLAIN)
@@ -90,7 +90,7 @@ def test_the_cuts_of_any_file_are_ends_of_its_records(
     assert starts == whole.starts.tolist()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(text=TEXTS, size=st.integers(1, 30), dialect=DIALECTS)
 def test_going_on_behind_any_piece_gives_the_rest(text: bytes, size: int, dialect: Dialect) -> None:
     text = b"x" + text
