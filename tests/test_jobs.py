@@ -321,7 +321,7 @@ def test_cancelling(ask: Callable[..., Job]) -> None:
     jobs.cancel(running)
     assert _status(queued.id) == CANCELLED
     assert _status(running.id) == RUNNING
-    lease.cancelled()
+    lease.cancelled("Cancelled. Nothing was published.")
     for job in (queued, running):
         with pytest.raises(Conflict):
             jobs.cancel(db.session.get_one(Job, job.id))

@@ -210,7 +210,7 @@ def test_a_leader_without_a_file_leaves_the_first_to_itself(
         assert lease is not None
         if ending == "cancelled":
             jobs.cancel(again(leader))
-            lease.cancelled()
+            lease.cancelled("Cancelled. Nothing was published.")
             sharing.settle(leader)
         else:
             exports.run(lease)

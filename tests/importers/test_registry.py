@@ -166,8 +166,9 @@ def test_an_unknown_importer_is_not_found_but_the_nearest_is_named():
             "14: column number: requird is no option of a column. Did you mean",
         ),
         ("max_length = 20", "max_length = 0", "15: column number: max_length must be a whole number from 1"),
-        ('"[A-Z]+-[0-9]+"', '"[A-Z"', "16: column number: pattern is no regular expression of RE2"),
+        ('"[A-Z]+-[0-9]+"', '"[A-Z"', "16: column number: pattern is no regular expression: "),
         ('"[A-Z]+-[0-9]+"', '"(?=x)"', "16: column number: pattern is no regular expression of RE2"),
+        ('"[A-Z]+-[0-9]+"', "'(a)\\1'", "16: column number: pattern is no regular expression of RE2"),
         ('aliases = ["no", "part"]', 'aliases = "no"', "13: column number: aliases must be a list of texts"),
         (
             '{ table = "machines", key = "name", value = "id" }',
