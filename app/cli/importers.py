@@ -10,7 +10,6 @@ from app.cli import Group
 from app.cli.tables import table
 from app.errors import WaybillError
 from app.importers import Importer, registry
-from app.imports import fitting, target
 
 group = Group("importers", help="See which importers there are, and check their files and tables.")
 
@@ -45,6 +44,9 @@ def check() -> None:
 
 
 def _asked(source: str, importers: list[Importer]) -> list[str]:
+    # They load Arrow, which every process that has these commands would pay for.
+    from app.imports import fitting, target
+
     try:
         with target.connect(source, "waybill importers check") as found:
             return [
