@@ -9,7 +9,7 @@ SAY = """
 import sys
 from app import create_app
 create_app()
-print(*sorted({"boto3", "numpy", "pyarrow", "pymysql"} & sys.modules.keys()))
+print(*sorted({"boto3", "numpy", "pyarrow"} & sys.modules.keys()))
 """
 
 
