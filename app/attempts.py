@@ -55,6 +55,17 @@ def attempt(
             lease.fail("internal", text)
 
 
+def last(lease: Lease) -> bool:
+    """Whether no other attempt follows this one by itself."""
+    return _counted(lease) >= settings.current().attempts_limit
+
+
+def _counted(lease: Lease) -> int:
+    with db.engine.connect() as conn:
+        forgiven = conn.execute(db.select(Job.forgiven).where(Job.id == lease.job_id)).scalar_one()
+    return lease.attempt - int(forgiven)
+
+
 def _explained(lease: Lease, work: Callable[[Lease], None]) -> None:
     try:
         work(lease)
@@ -70,9 +81,7 @@ class _DatabaseCut(WaybillError):
 
 
 def _failed(lease: Lease, error: WaybillError, first_pause: int) -> None:
-    with db.engine.connect() as conn:
-        forgiven = conn.execute(db.select(Job.forgiven).where(Job.id == lease.job_id)).scalar_one()
-    counted = lease.attempt - int(forgiven)
+    counted = _counted(lease)
     if error.retryable and counted < settings.current().attempts_limit:
         pause = first_pause * PAUSE_FACTOR ** max(0, counted - 1)
         lease.retry_later(error.message, timedelta(seconds=pause))

@@ -31,6 +31,7 @@ from app.errors import (
     InvalidParams,
     InvalidRequest,
     NotFound,
+    ObjectMissing,
     StorageUnavailable,
     TooMany,
     UploadGone,
@@ -429,9 +430,19 @@ def joined(
         lower = max(0, start - place)
         upper = size if end is None else min(size, end - place)
         if lower < upper:
-            with storage.current().open(each, lower, upper) as blocks:
-                yield from blocks
+            yield from _block(each, lower, upper)
         place += size
+
+
+def _block(name: str, start: int, end: int) -> Iterator[bytes]:
+    try:
+        with storage.current().open(name, start, end) as blocks:
+            yield from blocks
+    except ObjectMissing as error:
+        raise ObjectMissing(
+            f"A part of the uploaded file is missing from the storage ({name}), so the file can't be read "
+            "to its end. Upload it once more, and tell the operator."
+        ) from error
 
 
 def verify(upload: Upload, check: Callable[[], None] = lambda: None) -> None:

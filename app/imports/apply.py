@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from sqlalchemy import func, select
 
-from app import dispatch, settings
+from app import attempts, dispatch, settings
 from app.errors import Cancelled, Interruption, LeaseLost, Paused, WaybillError
 from app.extensions import db
 from app.imports import ending, journal
@@ -66,7 +66,11 @@ def apply(lease: Lease, order: Order) -> None:
         except (Interruption, Exception) as error:
             _stop(lease, order, target, error)
             return
-        end = ending.prepare(lease, order, total, journal.rejects(target, order.import_id))
+        try:
+            end = ending.prepare(lease, order, total, journal.rejects(target, order.import_id))
+        except (Interruption, Exception) as error:
+            _stop(lease, order, target, error, whole=True)
+            return
         end.succeed(f"Done: {ending.spoken(total)} in {time.monotonic() - began:.1f} s.")
 
 
@@ -80,8 +84,11 @@ def _lead(lease: Lease, order: Order, target: Target) -> Counts:
         return _Conductor(lease, order, text, target, hand).lead()
 
 
-def _stop(lease: Lease, order: Order, target: Target, error: BaseException) -> None:
-    """An end before the end: from here on nothing is written any more, and the job says what is in."""
+def _stop(lease: Lease, order: Order, target: Target, error: BaseException, *, whole: bool = False) -> None:
+    """An end before the end: from here on nothing is written any more, and the job says what is in.
+
+    `whole`: all of the file is, and only the file of refused rows lacks.
+    """
     try:
         # Whatever else went wrong, an interruption explains it.
         lease.check()
@@ -91,18 +98,30 @@ def _stop(lease: Lease, order: Order, target: Target, error: BaseException) -> N
         raise error
     _close(target, order, lease.attempt)
     at = journal.checkpoint(target, order.import_id)
-    inside = _inside(at)
+    inside = _inside(at, whole)
     if isinstance(error, Paused):
         lease.pause(f"Paused. {inside}")
         return
-    final = isinstance(error, WaybillError) and not error.retryable
+    final = isinstance(error, WaybillError) and (not error.retryable or attempts.last(lease))
     if not final and not isinstance(error, Cancelled):
         raise error
-    end = ending.prepare(lease, order, at.total, journal.rejects(target, order.import_id))
+    end, lacking = ending.Ending(lease, order, at.total, "result", {}, None), ""
+    if not whole:
+        end, lacking = _with_rejects(lease, order, target, at)
     if isinstance(error, WaybillError):
-        end.fail(error.code, f"{error.message} {inside}")
+        end.fail(error.code, f"{error.message} {inside}{lacking}")
     else:
-        end.cancelled(f"Cancelled. {inside}")
+        end.cancelled(f"Cancelled. {inside}{lacking}")
+
+
+def _with_rejects(lease: Lease, order: Order, target: Target, at: Checkpoint) -> tuple[ending.Ending, str]:
+    """The end, with its file of refused rows where that can be written; and what to say if it can't."""
+    try:
+        return ending.prepare(lease, order, at.total, journal.rejects(target, order.import_id)), ""
+    except WaybillError as error:
+        log.warning("The refused rows of job %s were not written: %s", lease.job_id, error)
+        lacking = f" The file of refused rows could not be written: {error.message}"
+        return ending.Ending(lease, order, at.total, "result", {}, None), lacking
 
 
 def _raise(target: Target, order: Order, attempt: int, plan: Plan) -> None:
@@ -135,10 +154,15 @@ def _insist(target: Target, order: Order, action: Callable[[], None], otherwise:
     raise Again("A merge at work could not be broken off.")
 
 
-def _inside(at: Checkpoint) -> str:
+def _inside(at: Checkpoint, whole: bool) -> str:
+    counts = at.total
+    if whole:
+        return (
+            f"The rows are in, to the last one ({ending.spoken(counts)}); only the file of refused rows is "
+            "missing. Trying again writes nothing but that file."
+        )
     if not at.number:
         return "Nothing of the file is in."
-    counts = at.total
     return (
         f"All before line {at.next_line:,} is in ({counts.inserted:,} inserted, {counts.updated:,} updated), "
         "and nothing behind it."

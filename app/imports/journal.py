@@ -15,7 +15,7 @@ schema that `search_path` begins with.
   more than once has one entry, as it was before the first time; unless somebody else edited it in between:
   then it has another one, and only the last one may be undone.
 
-Nothing here commits by itself but `prepare` and `raise_fence`: callers bring their transaction.
+Nothing here commits by itself but `prepare`, `raise_fence` and `forget`: callers bring their transaction.
 """
 
 from __future__ import annotations
@@ -225,8 +225,11 @@ def rejects(target: Target, import_id: UUID) -> Iterator[Reject]:
 
 def forget(target: Target, import_id: UUID) -> None:
     """Drop the ledger and all that is known of the import: it can't be undone any more."""
-    target.run(f"DROP TABLE IF EXISTS {ledger(import_id)}")
-    target.run("DELETE FROM waybill_journal.imports WHERE id = %s", (import_id,))
+    with target.transaction():
+        # A target that was made anew keeps nothing.
+        if target.one("SELECT to_regclass('waybill_journal.imports')")[0] is not None:
+            target.run("DELETE FROM waybill_journal.imports WHERE id = %s", (import_id,))
+            target.run(f"DROP TABLE IF EXISTS {ledger(import_id)}")
 
 
 def definitions(key: Sequence[tuple[str, str]], written: Sequence[tuple[str, str]]) -> list[str]:

@@ -298,7 +298,7 @@ def retry(user: User, job: Job) -> Job:
 def undoable_until(import_: Import, applied: Job) -> datetime | None:
     """Until when what `applied` did can be undone; None: it can't be."""
     counts = Counts.of(import_.result or {})
-    if applied.finished_at is None or not counts.inserted + counts.updated:
+    if import_.forgotten_at or applied.finished_at is None or not counts.inserted + counts.updated:
         return None
     return applied.finished_at + timedelta(hours=settings.current().retention_hours)
 
@@ -494,7 +494,7 @@ def _check_undo(import_: Import) -> None:
             raise Conflict(f"{job.title!r} of this import is {job.status}. Wait for it, or cancel it.")
         if job.step == UNDO and job.status == SUCCEEDED:
             raise Conflict("This import was undone already.")
-    until = undoable_until(import_, applied[-1])
+    until = import_.forgotten_at or undoable_until(import_, applied[-1])
     if until is None:
         raise Conflict("This import has changed nothing, so that there is nothing to undo.")
     if until <= jobs.database_now():

@@ -29,6 +29,7 @@ class Import(db.Model):  # type: ignore[misc, name-defined]
         CheckConstraint("mode IN ('insert', 'upsert', 'update', 'skip')", name="mode"),
         Index("ix_imports_owner", "owner_id", "created_at"),
         Index("ix_imports_upload", "upload_id"),
+        Index("ix_imports_kept", "importer", postgresql_where="forgotten_at IS NULL"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -58,6 +59,8 @@ class Import(db.Model):  # type: ignore[misc, name-defined]
     created_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.clock_timestamp()
     )
+    # When what it kept in the target was dropped: since then it can't be undone.
+    forgotten_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
     owner: Mapped[User] = relationship(lazy="joined")
     upload: Mapped[Upload] = relationship(lazy="joined")

@@ -18,7 +18,7 @@ from redis import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import WaybillError
-from app.sweep import cleaning, recovery
+from app.sweep import cleaning, ledgers, recovery
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ SLOW: Mapping[str, Step] = {
     "orphaned blocks": cleaning.in_turn(cleaning.orphaned_blocks),
     "old lists of values": cleaning.in_turn(cleaning.old_lists),
     "old log lines": cleaning.in_turn(cleaning.old_events),
+    "spent ledgers": ledgers.spent_ledgers,
     "old rows": cleaning.in_turn(cleaning.old_rows),
 }
 # How often the clock does the slow steps, in seconds.

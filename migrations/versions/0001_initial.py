@@ -138,6 +138,7 @@ def upgrade():
             server_default=sa.text("clock_timestamp()"),
             nullable=False,
         ),
+        sa.Column("forgotten_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("mode IN ('insert', 'upsert', 'update', 'skip')", name=op.f("ck_imports_mode")),
         sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("fk_imports_owner_id_users")),
         sa.ForeignKeyConstraint(["upload_id"], ["uploads.id"], name=op.f("fk_imports_upload_id_uploads")),
@@ -148,6 +149,9 @@ def upgrade():
     )
     op.create_index("ix_imports_owner", "imports", ["owner_id", "created_at"], unique=False)
     op.create_index("ix_imports_upload", "imports", ["upload_id"], unique=False)
+    op.create_index(
+        "ix_imports_kept", "imports", ["importer"], unique=False, postgresql_where="forgotten_at IS NULL"
+    )
     op.create_table(
         "mapping_choices",
         sa.Column("user_id", sa.Integer(), nullable=False),
@@ -483,6 +487,7 @@ def downgrade():
     op.drop_index("ix_jobs_created", table_name="jobs")
     op.drop_table("jobs")
     op.drop_table("mapping_choices")
+    op.drop_index("ix_imports_kept", table_name="imports", postgresql_where="forgotten_at IS NULL")
     op.drop_index("ix_imports_upload", table_name="imports")
     op.drop_index("ix_imports_owner", table_name="imports")
     op.drop_table("imports")
