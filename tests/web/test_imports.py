@@ -118,7 +118,7 @@ def test_a_file_is_shown_as_it_was_understood(pages):
     assert '<option value="dmy" selected>' in text
     assert "First rows, as they would be stored" in text
     assert "2026-01-31" in text
-    assert "1 refused" in text
+    assert re.search(r"[12] refused", text)  # two, if the demo's tables are there and know no such company
     assert "cell-error" in text
     assert "Import now" in text
     assert "Dry run" in text
