@@ -479,14 +479,14 @@ def _check_open(import_: Import, step: str | None = None) -> None:
             raise Conflict(f"{job.title!r} of this import is {job.status}. Wait for it, or cancel it.")
         if job.step == APPLY and job.status == SUCCEEDED:
             raise Conflict("This import is applied already. Upload the file again to import it once more.")
-        if job.step == APPLY and job.started_at and step != APPLY:
+        if job.step == APPLY and _began(job) and step != APPLY:
             raise Conflict("A part of this import is applied already: go on with it or undo it.")
-        if job.step == UNDO and job.started_at:
+        if job.step == UNDO and _began(job):
             raise Conflict("This import is being undone. Begin a new one with the same file.")
 
 
 def _check_undo(import_: Import) -> None:
-    applied = [job for job in _known_jobs(import_) if job.step == APPLY and job.started_at]
+    applied = [job for job in _known_jobs(import_) if job.step == APPLY and _began(job)]
     if not applied:
         raise Conflict("Nothing of this import was applied, so that there is nothing to undo.")
     for job in _known_jobs(import_):
@@ -502,6 +502,11 @@ def _check_undo(import_: Import) -> None:
             f"What this import changed could be undone until {until:%Y-%m-%d %H:%M} UTC; what was before is "
             "no longer kept."
         )
+
+
+def _began(job: Job) -> bool:
+    """Ever: one that is tried again and waits has not started, but its attempts tell."""
+    return bool(job.started_at or job.attempt)
 
 
 def _known_jobs(import_: Import) -> list[Job]:

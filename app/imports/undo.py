@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import random
 import time
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from app import attempts
 from app.errors import Cancelled, Interruption, LeaseLost, Paused, WaybillError
 from app.formats._spreadsheet import Rules
 from app.imports import ending, undoing
@@ -27,6 +29,8 @@ from app.imports.target import Again, TargetDown, connect
 from app.imports.undoing import Left, Undoing
 from app.leases import Lease
 
+log = logging.getLogger(__name__)
+
 # How often a chunk is tried before the attempt is over.
 TRIES = 8
 # So many of the rows that are left are named in the log, too.
@@ -34,6 +38,7 @@ TOLD = 10
 BOM = "\ufeff"
 # Lines of the file that are written at once.
 LINES = 2000
+LACKING = "Only the file that names the rows left alone is missing; trying again writes nothing but that."
 
 
 def undo(lease: Lease, order: Order) -> None:
@@ -46,8 +51,13 @@ def undo(lease: Lease, order: Order) -> None:
                 _Undo(lease, order, found).lead()
         except (Interruption, Exception) as error:
             _stop(lease, order, found, error)
-        else:
-            _end(lease, order, found).succeed(_summary(found.counts()))
+            return
+        try:
+            end = _end(lease, order, found)
+        except (Interruption, Exception) as error:
+            _stop(lease, order, found, error, whole=True)
+            return
+        end.succeed(_summary(found.counts()))
 
 
 class _Undo:
@@ -108,8 +118,11 @@ class _Undo:
         return ", ".join(f"{name} {value:.100}" for name, value in pairs) + line
 
 
-def _stop(lease: Lease, order: Order, found: Undoing, error: BaseException) -> None:
-    """An end before the end: the job says what is undone and what is not."""
+def _stop(lease: Lease, order: Order, found: Undoing, error: BaseException, *, whole: bool = False) -> None:
+    """An end before the end: the job says what is undone and what is not.
+
+    `whole`: all is, and only the file that names the rows left alone lacks.
+    """
     try:
         # Whatever else went wrong, an interruption explains it: a statement that was broken off, for one.
         lease.check()
@@ -120,14 +133,30 @@ def _stop(lease: Lease, order: Order, found: Undoing, error: BaseException) -> N
     if isinstance(error, FenceClosed):
         raise Again("Another attempt was at this undo.") from error
     found.close()
+    done = f"{_summary(found.counts())} {LACKING}" if whole else _so_far(found)
     if isinstance(error, Paused):
-        lease.pause(f"Paused. {_so_far(found)}")
-    elif isinstance(error, Cancelled):
-        _end(lease, order, found).cancelled(f"Cancelled. {_so_far(found)}")
-    elif isinstance(error, WaybillError) and not error.retryable:
-        _end(lease, order, found).fail(error.code, f"{error.message} {_so_far(found)}")
-    else:
+        lease.pause(f"Paused. {done}")
+        return
+    final = isinstance(error, WaybillError) and (not error.retryable or attempts.last(lease))
+    if not final and not isinstance(error, Cancelled):
         raise error
+    end, lacking = ending.Ending(lease, order, found.counts(), "undone", {}, None), ""
+    if not whole:
+        end, lacking = _with_file(lease, order, found)
+    if isinstance(error, WaybillError):
+        end.fail(error.code, f"{error.message} {done}{lacking}")
+    else:
+        end.cancelled(f"Cancelled. {done}{lacking}")
+
+
+def _with_file(lease: Lease, order: Order, found: Undoing) -> tuple[ending.Ending, str]:
+    """The end, with its file where that can be written; and what to say if it can't."""
+    try:
+        return _end(lease, order, found), ""
+    except WaybillError as error:
+        log.warning("The rows that job %s left alone were not written: %s", lease.job_id, error)
+        lacking = f" The file of rows left alone could not be written: {error.message}"
+        return ending.Ending(lease, order, found.counts(), "undone", {}, None), lacking
 
 
 def _end(lease: Lease, order: Order, found: Undoing) -> ending.Ending:

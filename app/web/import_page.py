@@ -207,7 +207,7 @@ class View:
     def applied(self) -> Job | None:
         """The latest job that applied it, if one ever began or is to begin."""
         job = self.latest(APPLY)
-        return job if job and (job.started_at or not job.final) else None
+        return job if job and (job.started_at or job.attempt or not job.final) else None
 
     @property
     def undo(self) -> Job | None:

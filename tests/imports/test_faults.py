@@ -235,6 +235,27 @@ def test_the_refused_rows_are_written_later(
     assert landing.rows("SELECT xmin::text, id FROM landing.things ORDER BY id") == before
 
 
+def test_what_an_undo_left_alone_can_not_be_written(landing: Landing, faulty: Faulty) -> None:
+    import_id = landing.apply(text_of(100)).import_id
+    assert import_id
+    landing.conn.execute("UPDATE landing.things SET note = 'mine' WHERE id IN (3, 50)")
+    job_id = landing.ask_again(import_id, "undo")
+    faulty.writing = StorageFull("No room.")
+    job = landing.run(job_id)
+    assert (job.status, job.error_code) == ("failed", "storage_full")
+    assert str(job.error_message).startswith(
+        "No room. Undone. 0 rows were put back, 98 removed, 2 left alone. Only the file"
+    )
+    assert (db.session.get_one(Import, import_id).undone or {})["inserted"] == 98
+    faulty.writing = None
+    job = once_more(landing, job_id)
+    assert job.status == "succeeded"
+    assert (db.session.get_one(Import, import_id).undone or {})["inserted"] == 98
+    artifact = jobs.artifact_of(job)
+    assert artifact is not None
+    assert artifact.rows == 2
+
+
 def test_cancelled_while_the_refused_rows_wait(
     landing: Landing, undisturbed: str, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -232,3 +232,14 @@ def test_several_clocks_at_once(landing: Landing, age: Callable[[UUID], None], a
     assert sum(counts) + spent_ledgers() == 4
     assert len(counts) == 3
     assert not any(kept(landing, import_id) for import_id in import_ids)
+
+
+def test_what_was_tried_again_and_cancelled_can_be_undone(landing: Landing) -> None:
+    bad = "".join(f"x{n},Bad,1,2026-01-01,,yes,\n" for n in range(200))
+    job = landing.run(landing.ask(text_of(100) + bad, reject_limit=5))
+    assert job.status == "failed"
+    jobs.cancel(jobs.retry(job))
+    import_ = db.session.get_one(Import, job.import_id)
+    undo = requests.request(db.session.get_one(User, import_.owner_id), import_, "undo")
+    assert landing.run(undo.id).status == "succeeded"
+    assert landing.rows("SELECT count(*) FROM landing.things") == [(0,)]
