@@ -292,18 +292,24 @@ def retry(user: User, job: Job) -> Job:
     else:
         _check_open(import_, job.step)
         uploads.keep(import_.upload)
+        _forget_result(import_, job.step)
     return jobs.retry(job)
 
 
 def undoable_until(import_: Import, applied: Job) -> datetime | None:
     """Until when what `applied` did can be undone; None: it can't be."""
-    counts = Counts.of(import_.result or {})
-    if import_.forgotten_at or applied.finished_at is None or not counts.inserted + counts.updated:
+    if import_.forgotten_at or applied.finished_at is None or _changed_nothing(import_):
         return None
     return applied.finished_at + timedelta(hours=settings.current().retention_hours)
 
 
 # --- details ----------------------------------------------------------------------------------------------
+
+
+def _changed_nothing(import_: Import) -> bool:
+    """For certain: a worker that died told nothing, though its rows may be in."""
+    counts = Counts.of(import_.result or {})
+    return import_.result is not None and not counts.inserted + counts.updated
 
 
 def _understood(
@@ -442,6 +448,7 @@ def _request(user: User, import_: Import, step: str, idempotency_key: str | None
         if found := mappings.problems(importer, import_.mapping, import_.mode):
             raise InvalidParams({"mapping": " ".join(found)})
         uploads.keep(import_.upload)
+        _forget_result(import_, step)
         mappings.remember(user, importer, import_.header, import_.mapping, Dialect.of(import_.dialect))
     # The target knows attempts by their numbers: a job that goes on where another one stopped counts on.
     earlier = max((job.attempt for job in _known_jobs(import_) if job.step == step), default=0)
@@ -502,6 +509,12 @@ def _check_undo(import_: Import) -> None:
             f"What this import changed could be undone until {until:%Y-%m-%d %H:%M} UTC; what was before is "
             "no longer kept."
         )
+
+
+def _forget_result(import_: Import, step: str | None) -> None:
+    """What an earlier job told is not true any more once another one goes on."""
+    if step == APPLY:
+        import_.result = None
 
 
 def _began(job: Job) -> bool:

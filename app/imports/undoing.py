@@ -84,7 +84,9 @@ def begin(target: Target, import_id: UUID) -> Undoing:
             (import_id,),
         )
     if row is None:
-        raise NothingKept("What the import changed is no longer kept, so it can't be undone.")
+        raise NothingKept(
+            "There is nothing to undo: it changed nothing, or what was before is no longer kept."
+        )
     return Undoing(target, import_id, row[0], Shape(**row[1]))
 
 

@@ -285,6 +285,19 @@ def test_an_import_that_changed_nothing_has_nothing_to_undo(user, sent):
         requests.request(user, import_, UNDO)
 
 
+def test_what_a_worker_that_died_left_behind_can_be_undone(user, sent):
+    """It told nothing, and what was told of an attempt before it is not true any more."""
+    import_ = requests.create(user, KEY, sent())
+    job = requests.request(user, import_, APPLY)
+    import_.result = {"read": 1, "refused": 1}
+    end(job, "failed")
+    assert requests.retry(user, job).status == "queued"
+    assert import_.result is None
+    job.attempt = 2
+    end(job, "failed")
+    assert requests.request(user, import_, UNDO).status == "queued"
+
+
 def test_the_same_key_gives_the_same_job(user, sent):
     upload = sent()
     job = requests.ask(user, KEY, upload, APPLY, idempotency_key="once")
