@@ -266,11 +266,11 @@ def test_a_running_import_is_paused_resumed_and_cancelled(member: Page, database
     rows = [f"m{n:05}@import.test,Name {n},{works_at},2026-01-31" for n in range(3000)]
     send(member, "\n".join(["email,name,company,joined", *rows]) + "\n")
     member.get_by_label("Rows a second at most").fill("200")
-    member.get_by_role("button", name="Import now").click()
+    press(member, "Import now")
     status(member, "running")
-    member.get_by_role("button", name="Pause").click()
+    press(member, "Pause")
     expect(member.locator("#job-band")).to_contain_text("goes on behind that", timeout=60_000)
-    member.get_by_role("button", name="Resume").click()
+    press(member, "Resume")
     status(member, "running")
     member.get_by_role("button", name="Cancel").click()
     member.get_by_role("dialog").get_by_role("button", name="Stop it").click()
@@ -280,12 +280,18 @@ def test_a_running_import_is_paused_resumed_and_cancelled(member: Page, database
     assert before < 3000
 
     # It goes on where it was; one that is paused and then cancelled says what is in, too.
-    member.get_by_role("button", name="Go on with it").click()
+    press(member, "Go on with it")
     status(member, "running")
-    member.get_by_role("button", name="Pause").click()
+    press(member, "Pause")
     expect(member.locator("#job-band")).to_contain_text("goes on behind that", timeout=60_000)
     member.get_by_role("button", name="Cancel").click()
     member.get_by_role("dialog").get_by_role("button", name="Stop it").click()
     status(member, "cancelled")
     expect(member.locator("#job-band")).to_contain_text("In so far")
     assert before <= len(members(database)) < 3000
+
+
+def press(page: Page, name: str) -> None:
+    """And be on the page that comes: the one before it may tell of what happens a moment longer."""
+    with page.expect_navigation():
+        page.get_by_role("button", name=name).click()
