@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,9 +34,13 @@ class Faulty(Local):
         self.reading: Exception | None = None
         self.writing: Exception | None = None
         self.reads = 0
+        # Seconds that the next readings take.
+        self.slow: list[float] = []
         self.before_writing: Callable[[], None] = lambda: None
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> Any:
+        if self.slow:
+            time.sleep(self.slow.pop())
         if self.reading:
             self.reads -= 1
             if self.reads < 0:
@@ -140,6 +145,16 @@ def test_a_storage_that_refuses_everything(landing: Landing, undisturbed: str, f
     assert jobs.artifact_of(job) is None
     faulty.reading = faulty.writing = None
     check_whole(landing, once_more(landing, job_id), undisturbed)
+
+
+def test_a_storage_that_is_slow(landing: Landing, undisturbed: str, faulty: Faulty, app: Any) -> None:
+    """Slower than the lease lasts: the attempt keeps its hold, and is the only one."""
+    app.config["WAYBILL"] = replace(app.config["WAYBILL"], lease_seconds=3)
+    job_id = landing.ask(spoilt())
+    faulty.slow = [0.1, 5.0, 0.1, 0.1]
+    job = landing.run(job_id)
+    check_whole(landing, job, undisturbed)
+    assert (job.attempt, faulty.slow) == (1, [])
 
 
 def test_a_storage_that_comes_back(landing: Landing, undisturbed: str, faulty: Faulty) -> None:
