@@ -99,14 +99,7 @@ def request_export(
         db.session.rollback()
         job.size = preflight.size(report, query)
         leader = None if fresh else _leader(report, job)
-    try:
-        return commit_and_send(user, job, leader)
-    except IntegrityError:
-        # The same key arrived twice at once, and the other one was first.
-        db.session.rollback()
-        if idempotency_key and (known := earlier(user, idempotency_key, asked)):
-            return known
-        raise
+    return commit_and_send(user, job, leader)
 
 
 def think_of(
@@ -355,6 +348,19 @@ def _leader(report: Report, job: Job) -> Leader | None:
 
 
 def commit_and_send(user: User, job: Job, leader: Leader | None = None) -> Job:
+    """The job, or the one that the same idempotency key gave. Raises TooMany, Conflict."""
+    key, asked = job.idempotency_key, job.request_sha256
+    try:
+        return _commit_and_send(user, job, leader)
+    except IntegrityError:
+        # The same key arrived twice at once, and the other one was first.
+        db.session.rollback()
+        if key and asked and (known := earlier(user, key, asked)):
+            return known
+        raise
+
+
+def _commit_and_send(user: User, job: Job, leader: Leader | None = None) -> Job:
     if leader and leader.sharing == sharing.REUSED:
         return _hand_over(user, job, leader)
     check_limit(user)
@@ -387,7 +393,7 @@ def _hand_over(user: User, job: Job, leader: Leader) -> Job:
         # It expired within this second.
         db.session.rollback()
         job.follows_id = job.sharing = None
-        return commit_and_send(user, job)
+        return _commit_and_send(user, job)
     db.session.commit()
     return job
 

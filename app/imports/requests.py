@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, null, select, tuple_, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import func
 
 from app import dispatch, events, importers, jobs, settings, uploads
@@ -467,14 +466,7 @@ def _request(user: User, import_: Import, step: str, idempotency_key: str | None
         idempotency_key=idempotency_key,
         request_sha256=asked,
     )
-    try:
-        return jobs.commit_and_send(user, job)
-    except IntegrityError:
-        # The same key arrived twice at once, and the other one was first.
-        db.session.rollback()
-        if idempotency_key and (known := jobs.earlier(user, idempotency_key, asked)):
-            return known
-        raise
+    return jobs.commit_and_send(user, job)
 
 
 def _check_open(import_: Import, step: str | None = None) -> None:
