@@ -122,10 +122,10 @@ def think_of(
     compression = _compression(report, found, compression)
     zone = user.zone if time_zone is None else zones.check(time_zone)
     params = report.params.validate(raw_params, now=database_now(), tz=zones.zone(zone))
-    query = preflight.query(report, params, user)
+    query, program = preflight.query(report, params, user), preflight.program(report, params, user)
     db.session.rollback()
     chosen = None if columns is None else choices.choose(report, columns)
-    return preflight.Request(report, query, format, compression, chosen)
+    return preflight.Request(report, query, format, compression, chosen, program)
 
 
 def again(user: User, job: Job) -> Job:

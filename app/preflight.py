@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, Float, cast, func, null, select
@@ -30,8 +28,6 @@ log = logging.getLogger(__name__)
 
 # How long the source may take to say what it expects.
 ESTIMATE = timedelta(seconds=2)
-# The first rows on request: how many, how long they may take, how much of a value is shown.
-SAMPLE_ROWS, SAMPLE, SHOWN = 50, timedelta(seconds=5), 200
 # A small export takes no longer, or when that is not known has no more rows.
 SMALL_SECONDS, SMALL_ROWS = 10.0, 100_000
 # How many of a report's latest successes say how it usually goes.
@@ -49,14 +45,31 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Asker:
+    """Who thinks of asking, apart from any session of the database."""
+
+    id: str
+    email: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a report in Python is started with."""
+
+    values: Mapping[str, Any]
+    asker: Asker
+
+
+@dataclass(frozen=True)
 class Request:
-    """An export that somebody thinks of asking for."""
+    """An export that somebody thinks of asking for: of a report in SQL by its query, else of a program."""
 
     report: Report
     query: Statement | None
     format: str
     compression: str
     columns: Sequence[str] | None = None
+    program: Program | None = None
 
 
 @dataclass(frozen=True)
@@ -70,15 +83,6 @@ class Forecast:
     unknown: str = ""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """The first rows as text, None for nothing; `trouble` says why there are none."""
-
-    columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str | None]] = ()
-    trouble: str = ""
-
-
 def forecast(request: Request) -> Forecast:
     """Asks the source and then the database, holding no connection to either meanwhile."""
     rows, unknown = expected_rows(request.report, request.query)
@@ -90,23 +94,12 @@ def forecast(request: Request) -> Forecast:
     return Forecast(rows, size, seconds, list(_advice(request, rows, seconds, widths)), unknown)
 
 
-def sample(request: Request) -> Sample:
-    """The first rows of a report in SQL, read only and with a time limit. Holds no connection of ours."""
-    if request.query is None:
-        return Sample(trouble="This report is a program: its first rows are known when it has run.")
-    began = time.monotonic()
-    try:
-        with source(request.report, SAMPLE).reading() as reading:
-            query = request.query
-            sql = reading.only(query.sql, request.columns) if request.columns else query.sql
-            names = [field.name for field in reading.fields(sql, query.values)]
-            rows = islice(reading.rows(reading.first(sql, SAMPLE_ROWS), query.values), SAMPLE_ROWS)
-            return Sample(names, [list(map(_shown, row)) for row in rows])
-    except WaybillError as error:
-        if time.monotonic() - began < SAMPLE.total_seconds():
-            return Sample(trouble=error.message)
-        limit = f"{SAMPLE.total_seconds():g} s"
-        return Sample(trouble=f"The first rows did not come within {limit}. The export itself has more time.")
+def program(report: Report, params: Mapping[str, Any], user: User) -> Program | None:
+    """What a report in Python is started with for frozen `params`; None for a report in SQL."""
+    if isinstance(report, SqlReport):
+        return None
+    values = lists.fetch(report.params, report.params.bind(params))
+    return Program(values, Asker(str(user.id), str(user.email)))
 
 
 def query(report: Report, params: Mapping[str, Any], user: User) -> Statement | None:
@@ -221,13 +214,6 @@ def _smaller(request: Request, widths: Mapping[tuple[str, str], float]) -> Itera
         packed = "" if compression == "none" else f" with {compression}"
         title = formats.formats()[format].title if format in formats.formats() else format
         yield f"{title}{packed} would be about {own / least:.0f}x smaller."
-
-
-def _shown(value: object) -> str | None:
-    if value is None:
-        return None
-    text = "\\x" + value.hex() if isinstance(value, bytes) else str(value)
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
 def source(report: Report, timeout: timedelta) -> Source:

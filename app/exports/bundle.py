@@ -90,7 +90,7 @@ class _Contents:
     def __init__(self, lease: Lease, order: Order, reading: Reading) -> None:
         self._lease, self._order, self._reading = lease, order, reading
         self._names = Names(order.format.extension)
-        self.context = content.Context(lease, reading, order)
+        self.context = content.Context(lease, reading, order.user)
         # What was asked for and not found yet, by its text.
         self._missing: dict[str, object] = {}
         self._asked = 0
@@ -154,7 +154,7 @@ class _Contents:
             )
             self._strike_out(lookup.column)
         else:
-            place = content.names_of(order).index(lookup.column)
+            place = content.names_of(order.report).index(lookup.column)
             counted = content.Counted(lambda row: self._missing.pop(_text(row[place]), None))
             names, rows = content.of_report(order, self.context, counted)
             yield _of_rows(rows_name, names, rows, counted)

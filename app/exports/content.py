@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, Protocol
 
 from app.errors import IncompleteArtifact
 from app.exports.order import Order
 from app.formats import Writing
-from app.leases import Lease
-from app.reports import Statement, compose
+from app.reports import Person, Report, Statement, compose
 from app.sources import Reading
 
 
@@ -31,17 +30,24 @@ def of_report(
     order: Order, context: Context, counted: Counted
 ) -> tuple[Sequence[str], Iterator[Sequence[object]]]:
     """The chosen columns of a report in Python, and its rows, counted."""
-    columns = names_of(order)
-    rows = counted(order.report.rows(order.values, context), len(columns))
-    if order.columns is None:
-        return columns, rows
-    places = [columns.index(name) for name in order.columns]
-    return order.columns, ([row[place] for place in places] for row in rows)
+    names = names_of(order.report)
+    rows = counted(order.report.rows(order.values, context), len(names))
+    return picked(names, order.columns, rows)
 
 
-def names_of(order: Order) -> list[str]:
+def picked(
+    names: Sequence[str], chosen: Sequence[str] | None, rows: Iterator[Sequence[object]]
+) -> tuple[Sequence[str], Iterator[Sequence[object]]]:
+    """The chosen ones of the columns `names`, or all of them, and their values from each row."""
+    if chosen is None:
+        return names, rows
+    places = [names.index(name) for name in chosen]
+    return chosen, ([row[place] for place in places] for row in rows)
+
+
+def names_of(report: Report) -> list[str]:
     """All columns of a report in Python."""
-    return [column.name for column in order.report.columns or ()]
+    return [column.name for column in report.columns or ()]
 
 
 class Counted:
@@ -66,22 +72,34 @@ class Counted:
             yield row
 
 
+class Holder(Protocol):
+    """Whoever had a report started: a lease, or somebody who wants to see its first rows."""
+
+    def log(self, text: str) -> None: ...
+
+    def progress(self, done: int, total: int | None = None) -> None: ...
+
+    def check(self) -> None:
+        """Raises an Interruption when the report must stop."""
+
+
 class Context:
     """What a Python report may do while it runs; see `app.reports.ReportContext`."""
 
-    def __init__(self, lease: Lease, reading: Reading, order: Order) -> None:
-        self._lease, self._reading = lease, reading
-        self.user_email, self.user_id = order.user.email, str(order.user.id)
-        self.log, self.check = lease.log, lease.check
+    def __init__(self, holder: Holder, reading: Reading, user: Person) -> None:
+        self._holder, self._reading = holder, reading
+        self.user_email, self.user_id = str(user.email), str(user.id)
+        self.log, self.check = holder.log, holder.check
         # Whether the report tells how far it is: then nobody else does.
         self.told = False
 
     def progress(self, done: int, total: int | None = None) -> None:
         self.told = True
-        self._lease.progress(done, total)
+        self._holder.progress(done, total)
 
     def query(self, sql: str, **bound: Any) -> Iterator[tuple[Any, ...]]:
         composed = compose(sql, bound)
+        self.check()
         for row in self._reading.rows(composed.sql, composed.values):
-            self._lease.check()
+            self.check()
             yield row

@@ -95,7 +95,7 @@ def _stream(lease: Lease, order: Order, reading: Reading, writing: Writing, flow
 
 def _rows(lease: Lease, order: Order, reading: Reading, writing: Writing, flow: Flow) -> int:
     counted = content.Counted()
-    names, rows = content.of_report(order, content.Context(lease, reading, order), counted)
+    names, rows = content.of_report(order, content.Context(lease, reading, order.user), counted)
     for block in writing.rows(names, rows):
         flow.write(block)
         lease.check()

@@ -117,6 +117,7 @@ class Report:
     fresh_for: str | None = None
     personal: bool | None = None
     lookup: Lookup | None = None
+    sampled: bool = True
 
     # Where it is defined, and the SHA-256 of that file's text; set by the registry.
     path: Path = Path()
@@ -127,7 +128,7 @@ class Report:
     OPTIONS: ClassVar[tuple[str, ...]] = (
         *("key", "title", "description", "group", "source", "roles", "params", "columns"),
         *("filename", "link", "queue", "partition_by", "consistency", "fresh_for", "personal"),
-        "lookup",
+        *("lookup", "sampled"),
     )
 
     def rows(self, params: Mapping[str, Any], context: ReportContext) -> Iterator[Sequence[object]]:

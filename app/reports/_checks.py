@@ -76,6 +76,8 @@ def _sharing(report: Report) -> Iterator[Finding]:
             yield Finding(words, "fresh_for")
     if report.personal not in (None, True, False):
         yield Finding("personal must be true or false", "personal")
+    if report.sampled not in (True, False):
+        yield Finding("sampled must be true or false", "sampled")
 
 
 def _lookup(report: Report) -> Iterator[Finding]:

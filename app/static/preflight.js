@@ -51,7 +51,7 @@ if (form) {
     }
   };
 
-  show.addEventListener("click", (event) => {
+  show?.addEventListener("click", (event) => {
     event.preventDefault();
     if (show.getAttribute("aria-disabled") === "true") return;
     show.setAttribute("aria-disabled", "true");

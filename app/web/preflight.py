@@ -6,7 +6,7 @@ from apiflask import APIBlueprint
 from flask import render_template, request
 from flask_security import auth_required
 
-from app import jobs, preflight
+from app import jobs, preflight, sampling
 from app.errors import InvalidParams, InvalidRequest
 from app.web import lists
 from app.web.people import me
@@ -36,7 +36,7 @@ def ask(key: str) -> tuple[str, int]:
         if fragment:
             return render_template("reports/_preflight.html", refused=error.message), error.status
         return page(form), error.status
-    sample = preflight.sample(asked) if "sample" in request.form else None
+    sample = sampling.sample(asked) if "sample" in request.form else None
     forecast = preflight.forecast(asked)
     if fragment:
         return render_template("reports/_preflight.html", forecast=forecast, sample=sample), 200

@@ -29,8 +29,9 @@ from app.models.user import User
 from app.params import Param
 from app.params.kinds import Reference
 from app.params.spans import EXAMPLES
-from app.preflight import Forecast, Sample
+from app.preflight import Forecast
 from app.reports import Column, Problem, Report
+from app.sampling import Sample
 from app.web import lists
 from app.web.people import me
 

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.wrappers import Response
 
-from app import formats, jobs, preflight
+from app import formats, jobs, preflight, sampling
 from app.errors import InvalidParams, InvalidRequest
 from app.imports import requests
 from app.models.artifact import Artifact
@@ -120,7 +120,7 @@ def forecast_export(key: str, json_data: schemas.PreflightRequest) -> Any:
         time_zone=json_data.time_zone,
     )
     forecast = preflight.forecast(asked)
-    sample = preflight.sample(asked) if json_data.sample else None
+    sample = sampling.sample(asked) if json_data.sample else None
     return {
         "rows": forecast.rows,
         "bytes": forecast.bytes,
@@ -128,7 +128,12 @@ def forecast_export(key: str, json_data: schemas.PreflightRequest) -> Any:
         "advice": forecast.advice,
         "unknown": forecast.unknown or None,
         "sample": sample
-        and {"columns": sample.columns, "rows": sample.rows, "trouble": sample.trouble or None},
+        and {
+            "columns": sample.columns,
+            "rows": sample.rows,
+            "trouble": sample.trouble or None,
+            "file": sample.file or None,
+        },
     }
 
 

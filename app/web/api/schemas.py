@@ -141,6 +141,7 @@ class Sample(Shape):
     columns: list[str]
     rows: list[list[str | None]] = Field(description="Values as text; long ones are cut.")
     trouble: str | None = Field(description="Why there are none; null: nothing went wrong.")
+    file: str | None = Field(description="Of several files, the first one's name: these rows are its.")
 
 
 class Preflight(Shape):
