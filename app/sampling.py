@@ -127,9 +127,7 @@ def _shown(value: object) -> str | None:
 def _of_program(request: Request, program: Program, ends: float) -> Sample:
     """Raises _Over, _OwnError, or what the source raises."""
     if at_work() >= MOST:
-        return Sample(
-            trouble="Too many first rows are being read just now. Try again in a while."
-        )
+        return Sample(trouble="Too many first rows are being read just now. Try again in a while.")
     trial = _Trial(request, program, ends, current_app._get_current_object())  # type: ignore[attr-defined]
     found: Sample | BaseException | None = _pool().spawn(trial.run).wait(LIMIT.total_seconds())
     if found is None:

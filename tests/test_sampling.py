@@ -170,6 +170,21 @@ def test_a_lookup_shows_its_rows(add: Callable[..., None], take: Callable[..., s
     assert take({"ids": ["x", "y"]}).rows == [["x", "0", "0"], ["y", "0", "0"]]
 
 
+@pytest.mark.parametrize(
+    ("key", "file", "column"),
+    [("company_stats", "", "company"), ("slow_tasks", "", "title"), ("campaign_export", ".csv", "kind")],
+)
+def test_built_in_reports_in_python_show_theirs(
+    key: str, file: str, column: str, demo: None, member: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "LIMIT", timedelta(seconds=PATIENCE))
+    found = sampling.sample(jobs.think_of(db.session.merge(member), key, {}))
+    assert not found.trouble
+    assert 0 < len(found.rows) <= 50
+    assert found.file.endswith(file)
+    assert column in found.columns
+
+
 # --- several files ----------------------------------------------------------------------------------------
 
 
