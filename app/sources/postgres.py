@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import select
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
@@ -11,19 +10,16 @@ from typing import Any
 
 import psycopg
 from psycopg import ClientCursor, Connection, errors
-from psycopg.pq import ExecStatus
-from psycopg.pq.abc import PGconn, PGresult
 from psycopg.sql import SQL, Identifier
 
 from app.errors import QueryFailed, SourceDown, WaybillError
 from app.sources import Reading, Source
 from app.sources._typed import Batch, Copy, Field, Kind
+from app.sources._wire import Wire
 
 log = logging.getLogger(__name__)
 
 SCHEMES = ("postgresql", "postgresql+psycopg", "postgres")
-# Copied rows are joined to blocks of this size, in bytes.
-BLOCK = 1024 * 1024
 # Rows fetched at a time by a Python report's query.
 FETCH = 5000
 CONNECT_TIMEOUT = 10
@@ -114,7 +110,7 @@ class PostgresReading(Reading):
 
     def __init__(self, source: str, conn: Connection[Any], timeout: timedelta, snapshot: str) -> None:
         self._source, self._conn, self._timeout = source, conn, timeout
-        self._wire = _Wire(conn.pgconn)
+        self._wire = Wire(conn.pgconn)
         # Long lists as PostgreSQL reads them, each with its list, by that list's identity.
         self._arrays: dict[int, tuple[list[Any], str]] = {}
         self.rows_read = 0
@@ -288,85 +284,6 @@ class PostgresReading(Reading):
                 return QueryFailed("The report's query tries to write; reports only read.")
             case _:
                 return QueryFailed(f"The source {self._source!r} refused the query: {_first_line(error)}")
-
-
-class _Wire:
-    """COPY TO STDOUT on libpq's own functions: a third of the CPU of psycopg's `Copy`.
-
-    After an error the connection is good only for closing; after an early end, for `drain`.
-    """
-
-    def __init__(self, pgconn: PGconn) -> None:
-        self._pgconn = pgconn
-        self._poll = select.poll()
-        self._poll.register(pgconn.socket, select.POLLIN)
-        # Rows copied so far; at the end, as the server counted them.
-        self.rows = 0
-
-    def copy_out(self, query: bytes, line_end: bytes) -> Iterator[bytes]:
-        """The copied rows in blocks of about `BLOCK` bytes, each row ended by `line_end`.
-
-        Raises psycopg's errors.
-        """
-        self._pgconn.send_query(query)
-        self._expect(ExecStatus.COPY_OUT)
-        self.rows = 0
-        receive, plain = self._pgconn.get_copy_data, line_end == b"\n"
-        # Rows are views of libpq's memory, used at once: thousands of them alive send Python's garbage
-        # collector round and round through the whole process, four times as long as the copy takes.
-        block, rows = bytearray(), 0
-        while True:
-            length, row = receive(1)
-            if length > 0:
-                block += row if plain else row[:-1]
-                if not plain:
-                    block += line_end
-                rows += 1
-                if len(block) >= BLOCK:
-                    self.rows += rows
-                    yield bytes(block)
-                    block, rows = bytearray(), 0
-            elif length == 0:
-                self._wait()
-            else:
-                break
-        yield bytes(block)
-        self.rows = self._expect(ExecStatus.COMMAND_OK).command_tuples or 0
-        # The answer's end: only then the connection takes the next query.
-        while self._result() is not None:
-            pass
-
-    def drain(self) -> None:
-        """Take what is left of a copy that was broken off."""
-        length = 1
-        while length >= 0:
-            try:
-                length, _ = self._pgconn.get_copy_data(1)
-            except psycopg.OperationalError:
-                break
-            if length == 0:
-                self._wait()
-        while self._pgconn.get_result():
-            pass
-
-    def _expect(self, status: ExecStatus) -> PGresult:
-        while self._pgconn.flush():
-            self._wait()
-        result = self._result()
-        if result is None:
-            raise psycopg.OperationalError("the server closed the copy without an answer")
-        if result.status != status:
-            raise errors.error_from_result(result, encoding="utf-8")
-        return result
-
-    def _result(self) -> PGresult | None:
-        while self._pgconn.is_busy():
-            self._wait()
-        return self._pgconn.get_result()
-
-    def _wait(self) -> None:
-        self._poll.poll(1000)
-        self._pgconn.consume_input()
 
 
 def _array(values: Sequence[str | int]) -> str:
