@@ -28,7 +28,7 @@ T = TypeVar("T")
 # Rows are joined to blocks of at most this size, in bytes; a longer row is a block of its own.
 BLOCK = 512 * 1024
 # What has come in before we look at it: bytes, and the milliseconds after which fewer will do.
-ENOUGH, PATIENCE = 256 * 1024, 10
+ENOUGH, PATIENCE = 256 * 1024, 5
 # The first bytes of a row's message: its kind, and the upper half of its length, which counts itself. As
 # text has no NUL, this is nowhere else; a message of 64 KiB or more begins differently.
 ROW = b"d\0\0"
@@ -162,43 +162,39 @@ class _Plain:
 
         A connection that is lost ends them, too: what became of it, libpq finds out.
         """
-        self._wake_for(ENOUGH)
-        enough = True
+        size, least = 0, 1
         with suppress(OSError):
-            while (seen := self._look(enough))[0] in (COPY_DATA, *ASIDE):
-                enough = True
+            while (seen := self._look(least))[0] in (COPY_DATA, *ASIDE):
                 if rows := _rows(seen):
                     self._take(sum(map(len, rows)) + 5 * len(rows))
                 else:
-                    content = self._message()
-                    # No waiting for more when there is something already.
-                    enough = len(seen) <= 5 + len(content)
-                    if seen[0] != COPY_DATA:
-                        continue
-                    rows = [content]
+                    rows = self._message()
+                size += len(seen)
+                # What is short, or comes message by message, does not wait for more.
+                least = ENOUGH if size > ENOUGH and len(rows) > 1 else 1
                 if line_end != b"\n":
                     rows = [row[:-1] + line_end for row in rows]
-                yield b"".join(rows), len(rows)
+                if rows:
+                    yield b"".join(rows), len(rows)
 
-    def _look(self, enough: bool = False) -> bytes:
-        """Up to `BLOCK` bytes of what is there, waiting for the first, or for `enough`. Raises OSError."""
-        if enough:
-            self._poll.poll(PATIENCE)
+    def _look(self, least: int = 1) -> bytes:
+        """Up to `BLOCK` bytes of what is there, waiting a little for `least`. Raises OSError."""
+        self._wake_for(least)
+        self._poll.poll(PATIENCE)
         return self._received(lambda: self._sock.recv(BLOCK, socket.MSG_PEEK))
 
-    def _take(self, size: int) -> None:
-        """Take bytes that were seen: from TCP, without copying them again."""
-        self._fill(memoryview(self._taken)[:size], socket.MSG_TRUNC)
-
-    def _message(self) -> bytes:
-        """The content of the next message, however long."""
+    def _message(self) -> list[bytes]:
+        """The next message, however long, taken: its row, or none of an aside."""
         self._wake_for(1)
         header = bytearray(5)
         self._fill(memoryview(header))
         content = bytearray(int.from_bytes(header[1:], "big") - 4)
         self._fill(memoryview(content))
-        self._wake_for(ENOUGH)
-        return bytes(content)
+        return [bytes(content)] if header[0] == COPY_DATA else []
+
+    def _take(self, size: int) -> None:
+        """Take bytes that were seen: from TCP, without copying them again."""
+        self._fill(memoryview(self._taken)[:size], socket.MSG_TRUNC)
 
     def _fill(self, rest: memoryview, flags: int = 0) -> None:
         while rest:
