@@ -67,12 +67,13 @@ def send_delivery(delivery_id: int) -> bool:
     return enqueue(DELIVER, DELIVER_QUEUE, delivery_id)
 
 
-def enqueue(actor: str, queue: str, *args: str | int) -> bool:
+def enqueue(actor: str, queue: str, *args: str | int, delay: int | None = None) -> bool:
+    """Put a message on its queue, to be heard after `delay` milliseconds; False if Redis did not take it."""
     message: dramatiq.Message[None] = dramatiq.Message(
         queue_name=queue, actor_name=actor, args=args, kwargs={}, options={}
     )
     try:
-        current_app.extensions["waybill.broker"].enqueue(message)
+        current_app.extensions["waybill.broker"].enqueue(message, delay=delay)
     except (RedisError, BrokerError) as error:
         log.warning("Redis took no message for %s%r (%s); the sweep will send it.", actor, args, error)
         return False

@@ -13,15 +13,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
+from flask import current_app
 from isal.isal_zlib import crc32
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, exists, func, select, update
 
 from app import dispatch, events, settings, storage
 from app.errors import Interruption, LeaseLost, ObjectMissing, WaybillError
@@ -31,7 +36,7 @@ from app.extensions import db
 from app.leases import Hold, Lease
 from app.models import part as parts
 from app.models.job import Claim, Job, held
-from app.models.part import DONE, Part, Taken
+from app.models.part import DONE, QUEUED, Part, Taken
 from app.progress import Ticker
 from app.reports import SqlReport, Statement, ordered_by
 from app.sources import Copy, Reading
@@ -41,7 +46,11 @@ log = logging.getLogger(__name__)
 
 MOST_PARTS = 100
 # How long to wait for parts in others' hands before looking again, in seconds.
-GLANCE = 0.1
+GLANCE = 0.05
+# How many parts of a job a process makes at once.
+HANDS = 2
+# When a message that finds no hand free comes again, in milliseconds.
+PASS_ON = 100
 # What files can be joined: these are whole wherever they are cut.
 JOINABLE = ("none", "gzip")
 
@@ -81,16 +90,18 @@ def make(lease: Lease, order: Order, reading: Reading, key: str, filename: str) 
     cut = Cut.of(order, reading)
     if cut is None or not _planned(lease, order, cut, reading):
         return None
-    with storage.current().writer(key, content_type=order.content_type, filename=filename) as writer:
-        joiner = _Joiner(lease, writer)
+    with (
+        storage.current().writer(key, content_type=order.content_type, filename=filename) as writer,
+        _Joiner(lease, writer) as joiner,
+        hands.of(lease.job_id),
+    ):
         while not joiner.complete:
             taken = _take(lease.claim)
             if taken:
                 _make_own(lease, order, cut, reading, taken)
-            joined = joiner.join_finished()
+            else:
+                joiner.wait(GLANCE)
             lease.check()
-            if not taken and not joined:
-                time.sleep(GLANCE)
         # Each part's rows were counted on both ways when it was made.
         made = Made(writer.commit(), joiner.rows, joiner.rows, joiner.sha.hexdigest(), joiner.receipts)
     found_whole(made.stored, joiner.size)
@@ -102,11 +113,22 @@ def make(lease: Lease, order: Order, reading: Reading, key: str, filename: str) 
 def help_out(job_id: UUID, attempt: int) -> None:
     """Make parts of another worker's job until none is left. Whatever goes wrong is left to that worker."""
     claim = _claim(job_id, attempt)
-    taken = _take(claim) if claim else None
-    if claim is None or taken is None:
+    if claim is None:
+        return
+    with hands.of(job_id) as free:
+        if free:
+            _help(claim)
+        elif _some_left(job_id):
+            # Another process may have a hand free: at last the message comes there.
+            dispatch.enqueue("make_parts", _queue(job_id), str(job_id), attempt, delay=PASS_ON)
+
+
+def _help(claim: Claim) -> None:
+    taken = _take(claim)
+    if taken is None:
         return
     try:
-        order = Order.of(job_id)
+        order = Order.of(claim.job_id)
         with order.source.reading(taken.snapshot) as reading:
             cut = Cut.of(order, reading)
             while cut is not None and taken is not None:
@@ -114,7 +136,7 @@ def help_out(job_id: UUID, attempt: int) -> None:
                     _make_one(hold, order, cut, reading)
                 taken = _take(claim)
     except (Interruption, WaybillError) as error:
-        log.info("Helping job %s ends: %s", job_id, str(error) or type(error).__name__)
+        log.info("Helping job %s ends: %s", claim.job_id, str(error) or type(error).__name__)
     finally:
         if taken is not None:
             with db.engine.begin() as conn:
@@ -160,7 +182,7 @@ def _bounds(cut: Cut, reading: Reading) -> Sequence[str]:
 
 
 def _helpers(order: Order) -> int:
-    """How many hands at most: two for each living worker process that listens."""
+    """How many hands there are, in all living worker processes that listen."""
     from app.models.worker import Worker
 
     alive = select(func.count()).where(
@@ -168,7 +190,7 @@ def _helpers(order: Order) -> int:
         Worker.seen_at > func.clock_timestamp() - timedelta(seconds=15),
     )
     with db.engine.connect() as conn:
-        return max(1, 2 * int(conn.execute(alive).scalar_one()))
+        return max(1, HANDS * int(conn.execute(alive).scalar_one()))
 
 
 def _queue(job_id: UUID) -> str:
@@ -186,6 +208,12 @@ def _claim(job_id: UUID, attempt: int) -> Claim | None:
 def _take(claim: Claim) -> Taken | None:
     with db.engine.begin() as conn:
         return parts.take(conn, claim, _span())
+
+
+def _some_left(job_id: UUID) -> bool:
+    free = select(exists().where(Part.job_id == job_id, Part.status == QUEUED))
+    with db.engine.connect() as conn:
+        return bool(conn.execute(free).scalar())
 
 
 def _span() -> timedelta:
@@ -276,32 +304,74 @@ class Crc32:
         self.value = crc32(block, self.value)
 
 
+class Hands:
+    """How many parts of each job this process makes just now."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[UUID] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def of(self, job_id: UUID) -> Iterator[bool]:
+        """Whether there was a hand free for the job; it is given back at the end."""
+        with self._lock:
+            free = self._taken[job_id] < HANDS
+            self._taken[job_id] += free
+        try:
+            yield free
+        finally:
+            with self._lock:
+                self._taken[job_id] -= free
+                self._taken += Counter()  # forgets who has none
+
+
+# This process's own.
+hands = Hands()
+
+
 class _Joiner:
-    """Adds finished parts to the file, in order, and hashes them on the way."""
+    """Adds finished parts to the file, in order, and hashes them on the way, in a thread of its own."""
 
     def __init__(self, lease: Lease, writer: Writer) -> None:
         self._lease, self._writer = lease, writer
+        self._app = current_app._get_current_object()  # type: ignore[attr-defined]
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="joiner")
+        self._left = threading.Event()
         self._keys: list[str] = []
         self._total = self._count()
         self.sha = hashlib.sha256()
         self.rows = self.size = 0
         self.receipts: list[dict[str, Any]] = []
 
+    def __enter__(self) -> Self:
+        self._joined = self._pool.submit(self._join_all)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._pool.shutdown()
+
     @property
     def complete(self) -> bool:
-        return len(self._keys) == self._total
+        """Whether all parts are in the file; raises what stood in the way."""
+        return self._joined.done() and self._joined.result() is None
 
-    def join_finished(self) -> bool:
-        """True if there was something to join."""
-        finished = list(self._finished())
-        for part in finished:
-            if not self._join(part):
-                break
-        return bool(finished)
+    def wait(self, seconds: float) -> None:
+        """Until all parts are in the file, or something stands in the way; `seconds` at most."""
+        wait([self._joined], timeout=seconds)
 
     def forget_objects(self) -> None:
         for key in self._keys:
             storage.current().delete(key)
+
+    def _join_all(self) -> None:
+        with self._app.app_context():
+            while True:
+                for part in self._finished():
+                    if self._left.is_set() or not self._join(part):
+                        break
+                if len(self._keys) == self._total or self._left.wait(GLANCE):
+                    return
 
     def _join(self, part: Any) -> bool:
         sha = self.sha.copy()

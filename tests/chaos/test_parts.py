@@ -136,6 +136,28 @@ def test_a_helper_makes_parts_and_may_die(ask: Callable[..., UUID], undisturbed:
     assert made[3] > made[4]  # taken once more than its neighbour
 
 
+def test_help_that_finds_no_hand_free_goes_on_to_another_process(ask: Callable[..., UUID], app: Any) -> None:
+    job_id = ask()
+    broker = app.extensions["waybill.broker"]
+    waiting = (broker.client, f"{broker.namespace}:default.DQ.msgs")
+
+    def passed_on() -> int:
+        return int(waiting[0].hlen(waiting[1]))
+
+    with held_breath("parts", "NEW.status = 'running' AND NEW.number = 1") as first:
+        conductor = worker(app, job_id)
+        assert first.wait()
+        before = passed_on()
+        with making.hands.of(job_id), making.hands.of(job_id):
+            making.help_out(job_id, 1)
+        assert passed_on() == before + 1
+        first.release()
+        os.waitpid(conductor, 0)
+    with making.hands.of(job_id), making.hands.of(job_id):
+        making.help_out(job_id, 1)
+    assert passed_on() == before + 1
+
+
 def test_a_report_may_demand_one_snapshot(
     ask: Callable[..., UUID], undisturbed: bytes, app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
