@@ -204,7 +204,11 @@ class S3Writer(Writer):
         self._storage = storage
         self._name = storage.name(key)
         self._type = content_type
+        # The part being filled, how far it is, and the buffers of parts that have been sent: memory that is
+        # at hand already, and no more of it.
         self._part = bytearray()
+        self._filled = 0
+        self._spare: list[bytearray] = []
         self._upload_id = ""
         self._pool: ThreadPoolExecutor | None = None
         self._flying: deque[Future[CompletedPartTypeDef]] = deque()
@@ -212,16 +216,18 @@ class S3Writer(Writer):
 
     def _add(self, block: memoryview) -> None:
         while block:
-            room = part_size(self._number) - len(self._part)
-            self._part += block[:room]
-            block = block[room:]
-            # Sent only when more follows, so that the last part is never empty.
-            if block:
+            if self._filled == len(self._part):
+                # Sent only when more follows, so that the last part is never empty.
                 self._send()
+                self._part = self._empty()
+            end = min(len(self._part), self._filled + len(block))
+            taken = end - self._filled
+            self._part[self._filled : end] = block[:taken]
+            self._filled, block = end, block[taken:]
 
     def _append(self, key: str) -> int:
         size = self._storage.stat(key).bytes
-        if self._part or size < SMALLEST_PART:
+        if self._filled or size < SMALLEST_PART:
             # S3 takes no small part but the last: these bytes go through us.
             for block in self._storage.open(key):
                 self._add(memoryview(block))
@@ -250,10 +256,22 @@ class S3Writer(Writer):
         """The number of the part being filled, from 1."""
         return len(self._parts) + len(self._flying) + 1
 
+    def _empty(self) -> bytearray:
+        """A buffer for the next part."""
+        size = part_size(self._number)
+        while self._spare:
+            part = self._spare.pop()
+            if len(part) == size:
+                return part
+        return bytearray(size)
+
     def _send(self) -> None:
+        if not self._filled:
+            return
         with translating(self.filename):
-            part, self._part = self._part, bytearray()
-            self._fly(self._upload, self._number, part)
+            part, size = self._part, self._filled
+            self._part, self._filled = bytearray(), 0
+            self._fly(self._upload, self._number, part, size)
 
     def _fly(self, work: Callable[..., CompletedPartTypeDef], *args: Any) -> None:
         """Do a part's work in the background, once there is room for it."""
@@ -285,16 +303,18 @@ class S3Writer(Writer):
         self._parts.append(self._flying[0].result())
         self._flying.popleft()
 
-    def _upload(self, number: int, part: bytearray) -> CompletedPartTypeDef:
-        checksum = checksum_of(part)
+    def _upload(self, number: int, part: bytearray, size: int) -> CompletedPartTypeDef:
+        body = part if size == len(part) else part[:size]
+        checksum = checksum_of(body)
         sent = self._storage.client.upload_part(
             Bucket=self._storage.bucket,
             Key=self._name,
             UploadId=self._upload_id,
             PartNumber=number,
-            Body=part,  # type: ignore[arg-type]  # boto3 takes it, its stubs don't know
+            Body=body,  # type: ignore[arg-type]  # boto3 takes it, its stubs don't know
             ChecksumCRC32=checksum,
         )
+        self._spare.append(part)
         return {"PartNumber": number, "ETag": sent["ETag"], "ChecksumCRC32": checksum}
 
     def _publish(self) -> None:
@@ -302,21 +322,21 @@ class S3Writer(Writer):
             if self._pool is None:
                 self._put()
             else:
-                if self._part:
-                    self._send()
+                self._send()
                 while self._flying:
                     self._land()
                 self._complete()
                 self._pool.shutdown()
 
     def _put(self) -> None:
+        body = self._part[: self._filled]
         self._storage.client.put_object(
             Bucket=self._storage.bucket,
             Key=self._name,
-            Body=self._part,  # type: ignore[arg-type]  # see above
+            Body=body,  # type: ignore[arg-type]  # see above
             ContentType=self._type,
             ContentDisposition=disposition(self.filename),
-            ChecksumCRC32=checksum_of(self._part),
+            ChecksumCRC32=checksum_of(body),
         )
 
     def _complete(self) -> None:
@@ -334,7 +354,7 @@ class S3Writer(Writer):
                 raise
 
     def _discard(self) -> None:
-        self._part = bytearray()
+        self._part, self._spare = bytearray(), []
         if self._pool is None:
             return
         self._pool.shutdown(wait=False, cancel_futures=True)
