@@ -4,7 +4,8 @@
 
 Each side runs in a process of its own and takes turns with the other; a ratio is that of one turn, the table
 shows medians. Our side counts, hashes and writes to a file, as an export does. XlsxWriter works in constant
-memory, fed by a server-side cursor; pyarrow reads through ADBC, as DuckDB's own reader is no package.
+memory, fed by a server-side cursor; pyarrow reads through ADBC, as DuckDB's own reader is no package. Rows
+like these in a SQLite file are read by us and by SQLite's shell, where there is one (`apt install sqlite3`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import resource
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -24,8 +27,10 @@ from pathlib import Path
 
 import psycopg
 
+from app.exports import content
 from app.exports.flow import compressor
 from app.formats import find
+from app.reports import Statement
 from app.sources import open_source
 from benchmarks.stand import MB, median, services, show
 
@@ -44,13 +49,32 @@ CREATE TABLE wide AS SELECT
     i % 2 = 0 AS billed
 FROM generate_series(1, {rows}) AS i
 """
+# The same for SQLite, which has neither booleans, nor dates, nor exact decimals.
+LITE = """
+CREATE TABLE wide AS WITH RECURSIVE numbers(i) AS (
+    SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < {rows}
+)
+SELECT
+    i AS id,
+    'Title of number ' || i AS title,
+    CASE WHEN i % 3 = 0 THEN 'He said "hello", then' || char(10) || 'left & came <back>; ' || i
+         ELSE 'plain text ' || lower(hex(randomblob(16))) END AS body,
+    CASE WHEN i % 4 = 0 THEN NULL ELSE 'open' END AS status,
+    date('2020-01-01', (i % 3000) || ' days') AS due,
+    round(i * 1.37, 2) AS amount,
+    datetime('2025-01-01', (i * 37) || ' seconds') AS created_at,
+    i % 2 = 0 AS billed
+FROM numbers
+"""
 QUERY = "SELECT * FROM wide"
+SHELL = "sqlite3's shell"
 
 # What is measured, against what, and the most that the ratio may be.
 PAIRS = (
     ("xlsx", "XlsxWriter", 0.25),
     ("parquet", "pyarrow", 1.3),
     ("csv+gzip", "csv", 1.15),
+    ("csv from SQLite", SHELL, 0.8),
     ("csv spreadsheet", "csv", None),
     ("jsonl", "csv", None),
 )
@@ -80,12 +104,22 @@ def main() -> None:
             connection.execute(TABLE.format(rows=asked.rows))
             connection.execute("VACUUM ANALYZE wide")
         file = Path(environ["LOGS"]) / "out"
+        with closing(sqlite3.connect(lite(file))) as connection:
+            connection.execute(LITE.format(rows=asked.rows))
         _table(asked.rows, environ["DATABASE_URL"], file, asked.rounds)
+
+
+def lite(file: Path) -> Path:
+    """The SQLite file, beside the file that is written."""
+    return file.with_name("wide.db")
 
 
 def _table(rows: int, url: str, file: Path, rounds: int) -> None:
     lines: list[tuple[str, str, str]] = []
     for name, peer, limit in PAIRS:
+        if peer == SHELL and not shutil.which("sqlite3"):
+            lines.append((f"{name} against {peer}", "there is no shell here", ""))
+            continue
         turns = [(measure(name, url, file), measure(peer, url, file)) for _ in range(rounds)]
         mine, theirs = [turn[0] for turn in turns], [turn[1] for turn in turns]
         ratio = median([one.seconds / other.seconds for one, other in turns])
@@ -105,18 +139,14 @@ def measure(name: str, url: str, file: Path) -> Measured:
 
 def ours(name: str, url: str, file: Path) -> None:
     sys.meta_path.insert(0, WithoutPandas())
+    name, _, other = name.partition(" from ")
+    url = f"sqlite:///{lite(file)}" if other else url
     spoken, _, compression = name.partition("+")
     format, dialect = find(*spoken.split())
     counter, sha, packer = format.counter(), hashlib.sha256(), compressor(compression, file.name)
     writing = format.writing(dialect)
     with Timed(), open_source("bench", url, timedelta(hours=1)).reading() as reading, file.open("wb") as out:
-        copy = writing.copy(lambda: reading.fields(QUERY, {}))
-        blocks = (
-            reading.copy(QUERY, {}, copy)
-            if copy
-            else writing.batches(reading.fields(QUERY, {}), reading.batches(QUERY, {}))
-        )
-        for block in blocks:
+        for block in content.of_query(Statement(QUERY, {}), reading, writing):
             counter.feed(block)
             packed = packer.compress(block) if packer else block
             sha.update(packed)
@@ -140,6 +170,11 @@ def xlsxwriter_side(name: str, url: str, file: Path) -> None:
         book.close()
 
 
+def shell_side(name: str, url: str, file: Path) -> None:
+    with Timed(), file.open("wb") as out:
+        subprocess.run(["sqlite3", "-csv", "-header", str(lite(file)), QUERY], check=True, stdout=out)
+
+
 def pyarrow_side(name: str, url: str, file: Path) -> None:
     from adbc_driver_postgresql import dbapi
     from pyarrow import parquet
@@ -152,7 +187,11 @@ def pyarrow_side(name: str, url: str, file: Path) -> None:
                 writer.write_batch(batch)
 
 
-SIDES: dict[str, Callable[[str, str, Path], None]] = {"XlsxWriter": xlsxwriter_side, "pyarrow": pyarrow_side}
+SIDES: dict[str, Callable[[str, str, Path], None]] = {
+    "XlsxWriter": xlsxwriter_side,
+    "pyarrow": pyarrow_side,
+    SHELL: shell_side,
+}
 
 
 class WithoutPandas(MetaPathFinder):

@@ -42,6 +42,11 @@ TYPES = {
 }
 # A row of these goes first, since the driver takes its types from what it sees first.
 EXAMPLES = {"integer": "0", "real": "0.5", "text": "''", "blob": "x''", "any": "''"}
+# True where a value is neither null nor of the kind.
+_SORTS_ELSEWHERE = {
+    "text": "{0} COLLATE BINARY NOT BETWEEN '' AND x''",
+    "blob": "{0} COLLATE BINARY < x''",
+}
 
 
 class Stray(Exception):
@@ -99,15 +104,15 @@ def _without_first(batches: Any) -> Any:
 
 
 def _quick(sql: str, kinds: Sequence[str]) -> str:
-    """Only what the driver would change without a word is asked for by type; the rest it refuses itself."""
-    cells, nulls = [], ["0"]
-    for at, kind in enumerate(kinds):
-        if kind in ("text", "blob"):
-            cells.append(f"CASE typeof(c{at}) WHEN '{kind}' THEN c{at} END")
-            nulls.append(f"(c{at} IS NULL)")
-        else:
-            cells.append(encoded(f"c{at}") if kind == "any" else f"c{at}")
-    return f"{_with(sql, kinds)} SELECT {', '.join(cells)}, {' + '.join(nulls)} FROM report"
+    """Only what the driver would change without a word is looked at; the rest it refuses itself.
+
+    Numbers sort before texts, texts before blobs: comparing takes a fifth of the time of `typeof`.
+    """
+    cells = [encoded(f"c{at}") if kind == "any" else f"c{at}" for at, kind in enumerate(kinds)]
+    odd = [
+        _SORTS_ELSEWHERE[kind].format(f"c{at}") for at, kind in enumerate(kinds) if kind in _SORTS_ELSEWHERE
+    ]
+    return f"{_with(sql, kinds)} SELECT {', '.join(cells)}, {' OR '.join(odd) or '0'} FROM report"
 
 
 def _exact(sql: str, kinds: Sequence[str]) -> str:
@@ -158,16 +163,13 @@ def _check_types(schema: Any, kinds: Sequence[str]) -> None:
 
 
 def _checked(batch: Any, kinds: Sequence[str]) -> Any:
-    """The batch without its last column, which has each row's number of nulls in texts and blobs."""
+    """The batch; its last column tells of rows with strays among texts and blobs."""
     columns = batch.columns
-    nulls = 0
-    for column, kind in zip(columns, kinds, strict=False):
-        if kind in ("text", "blob"):
-            nulls += column.null_count
-        elif (kind == "real" and not _small(column)) or (kind == "null" and column.null_count < len(column)):
-            raise Stray
-    if nulls != (pc.sum(columns[-1]).as_py() or 0):
+    if pc.max(columns[-1]).as_py():
         raise Stray
+    for column, kind in zip(columns, kinds, strict=False):
+        if (kind == "real" and not _small(column)) or (kind == "null" and column.null_count < len(column)):
+            raise Stray
     return batch
 
 
