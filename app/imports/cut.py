@@ -61,7 +61,8 @@ def cut(
         start, first_line = start + len(head), first_line + head.count(b"\n")
     number = first_number
     while piece := _next(text, dialect, size() if callable(size) else size):
-        lines = piece.count(b"\n") + (piece[-1] != LF)
+        # Where every line has one, a search for it is slower than looking at every byte.
+        lines = int(np.count_nonzero(np.frombuffer(piece, np.uint8) == LF)) + (piece[-1] != LF)
         yield Piece(number, start, start + len(piece), first_line, first_line + lines)
         number, start, first_line = number + 1, start + len(piece), first_line + lines
 
@@ -71,22 +72,25 @@ class _Text:
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
-        self._held = bytearray()
+        self._held = b""
         self.over = False
 
     def ahead(self, size: int) -> bytes:
         """The next `size` bytes or a few more; fewer only if the text is over."""
-        while len(self._held) < size and not self.over:
+        missing, blocks = size - len(self._held), [self._held]
+        while missing > 0 and not self.over:
             block = next(self._blocks, None)
             if block is None:
                 self.over = True
             else:
-                self._held += block
-        return bytes(self._held)
+                blocks.append(block)
+                missing -= len(block)
+        if len(blocks) > 1:
+            self._held = b"".join(blocks)
+        return self._held
 
     def take(self, size: int) -> bytes:
-        taken = bytes(self._held[:size])
-        del self._held[:size]
+        taken, self._held = self._held[:size], self._held[size:]
         return taken
 
 
@@ -109,28 +113,30 @@ def _next(text: _Text, dialect: Dialect, size: int) -> bytes:
         if len(ahead) <= size:
             return text.take(len(ahead))
         last = text.over or len(ahead) > size + LONGEST
-        ends = record_ends(ahead, dialect, last=last)
-        at = int(np.searchsorted(ends, size))
-        if at < len(ends):
-            return text.take(int(ends[at]))
+        ends = record_ends(ahead, dialect, last=last, behind=size)
+        if len(ends):
+            return text.take(int(ends[0]))
         if last:
             return text.take(len(ahead))
         reach *= 2
 
 
-def record_ends(text: bytes, dialect: Dialect, *, last: bool) -> Positions:
-    """Where records of `text` end, behind their line ends.
+def record_ends(text: bytes, dialect: Dialect, *, last: bool, behind: int = 1) -> Positions:
+    """Where records of `text` end, behind their line ends: those at `behind` bytes or further.
 
     `last`: the text is over; otherwise what is not certain without more of it is left out.
     """
-    regular = None if dialect.escape else _by_parity(text, dialect)
-    return scan(text, dialect, last=last).nexts if regular is None else regular
+    regular = None if dialect.escape else _by_parity(text, dialect, behind)
+    if regular is not None:
+        return regular
+    ends = scan(text, dialect, last=last).nexts
+    return ends[np.searchsorted(ends, behind) :]
 
 
-def _by_parity(text: bytes, dialect: Dialect) -> Positions | None:
+def _by_parity(text: bytes, dialect: Dialect, behind: int) -> Positions | None:
     """The ends, if all quotes open and close cells as they should."""
     data = np.frombuffer(text, np.uint8)
-    breaks = np.flatnonzero(data == LF)
+    breaks = behind - 1 + np.flatnonzero(data[behind - 1 :] == LF)
     quote = dialect.quote
     if quote is None or quote.encode() not in text:
         return breaks + 1
