@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -12,8 +11,9 @@ import pyarrow.compute as pc
 from app.formats._values import as_number, as_text
 from app.sources import Batch
 
-# What makes a text need quotes, beside being empty or `\.`.
-_SIGNS = (",", '"', "\r", "\n")
+# Texts that need quotes; and signs of which each has one, if it is not empty.
+_ODD = r'[,"\r\n]|\A(\\\.)?\z'
+_SIGNS = (b",", b'"', b"\r", b"\n", b"\\.")
 # Outside of these Arrow and PostgreSQL do not agree on when to write an exponent.
 LARGE, SMALL = 1e10, 1e-4
 
@@ -43,15 +43,13 @@ def _quoted(texts: pa.Array[Any]) -> pa.Array[Any]:
     """Found by looking through all of the column's bytes at once: most columns hold no such text."""
     data = texts.buffers()[2]
     raw = data.to_pybytes() if data is not None else b""
-    found = [pc.match_substring(texts, sign) for sign in _SIGNS if sign.encode() in raw]
-    if b"\\." in raw:
-        found.append(pc.equal(texts, "\\."))
-    if pc.min(pc.binary_length(texts)).as_py() == 0:
-        found.append(pc.equal(texts, ""))
-    if not found:
+    if pc.min(pc.binary_length(texts)).as_py() != 0 and not any(sign in raw for sign in _SIGNS):
         return texts
-    doubled = pc.replace_substring(texts, '"', '""') if b'"' in raw else texts
-    return pc.if_else(reduce(pc.or_, found), pc.binary_join_element_wise('"', doubled, '"', ""), texts)
+    odd = pc.fill_null(pc.match_substring_regex(texts, _ODD), False)
+    doubled = texts.filter(odd)
+    if b'"' in raw:
+        doubled = pc.replace_substring(doubled, '"', '""')
+    return pc.replace_with_mask(texts, odd, pc.binary_join_element_wise('"', doubled, '"', ""))
 
 
 def _writer(type: pa.DataType) -> Callable[[pa.Array[Any]], pa.Array[Any]]:

@@ -13,9 +13,11 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import accumulate
 from typing import TypeVar
 
 import psycopg
@@ -25,8 +27,10 @@ from psycopg.pq.abc import PGconn, PGresult
 
 T = TypeVar("T")
 
-# Rows are joined to blocks of at most this size, in bytes; a longer row is a block of its own.
-BLOCK = 512 * 1024
+# Rows are joined to blocks of this size, in bytes; each ends with the row that fills it.
+BLOCK = 1024 * 1024
+# How much is looked at once, in bytes.
+LOOK = 512 * 1024
 # What has come in before we look at it: bytes, and the milliseconds after which fewer will do.
 ENOUGH, PATIENCE = 256 * 1024, 5
 # The first bytes of a row's message: its kind, and the upper half of its length, which counts itself. As
@@ -58,7 +62,7 @@ class Wire:
         with self._socket() as sock:
             plain = _Plain(sock, self._poll)
             if plain.begins():
-                yield from self._counted(plain.blocks(line_end))
+                yield from self._counted(_blocks(plain.rows(line_end)))
             else:
                 self._expect(ExecStatus.COPY_OUT)
                 yield from self._counted(self._given_out(line_end))
@@ -149,7 +153,7 @@ class _Plain:
 
     def __init__(self, sock: socket.socket, poll: select.poll) -> None:
         self._sock, self._poll = sock, poll
-        self._taken = bytearray(BLOCK)
+        self._taken = bytearray(LOOK)
 
     def begins(self) -> bool:
         """Wait for the answer; whether it is one that can be read here."""
@@ -157,8 +161,8 @@ class _Plain:
             return self._look()[0] in (COPY_DATA, *ASIDE)
         return False
 
-    def blocks(self, line_end: bytes) -> Iterator[tuple[bytes, int]]:
-        """Blocks of rows, and how many are in each, up to what is neither a row nor an aside.
+    def rows(self, line_end: bytes) -> Iterator[list[bytes]]:
+        """The rows, many at a time, up to what is neither a row nor an aside.
 
         A connection that is lost ends them, too: what became of it, libpq finds out.
         """
@@ -174,14 +178,13 @@ class _Plain:
                 least = ENOUGH if size > ENOUGH and len(rows) > 1 else 1
                 if line_end != b"\n":
                     rows = [row[:-1] + line_end for row in rows]
-                if rows:
-                    yield b"".join(rows), len(rows)
+                yield rows
 
     def _look(self, least: int = 1) -> bytes:
-        """Up to `BLOCK` bytes of what is there, waiting a little for `least`. Raises OSError."""
+        """Up to `LOOK` bytes of what is there, waiting a little for `least`. Raises OSError."""
         self._wake_for(least)
         self._poll.poll(PATIENCE)
-        return self._received(lambda: self._sock.recv(BLOCK, socket.MSG_PEEK))
+        return self._received(lambda: self._sock.recv(LOOK, socket.MSG_PEEK))
 
     def _message(self) -> list[bytes]:
         """The next message, however long, taken: its row, or none of an aside."""
@@ -210,6 +213,22 @@ class _Plain:
 
     def _wake_for(self, size: int) -> None:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+
+
+def _blocks(lists: Iterable[list[bytes]]) -> Iterator[tuple[bytes, int]]:
+    """Blocks, and how many rows are in each: always the same ones, however the rows came in."""
+    held: list[bytes] = []
+    size = 0
+    for rows in lists:
+        held += rows
+        size += sum(map(len, rows))
+        while size >= BLOCK:
+            sizes = list(accumulate(map(len, held)))
+            at = bisect_left(sizes, BLOCK) + 1
+            yield b"".join(held[:at]), at
+            size -= sizes[at - 1]
+            del held[:at]
+    yield b"".join(held), len(held)
 
 
 def _rows(seen: bytes) -> list[bytes]:
