@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,8 @@ BLOCK = 1024 * 1024
 LOOK = 512 * 1024
 # What has come in before we look at it: bytes, and the milliseconds after which fewer will do.
 ENOUGH, PATIENCE = 256 * 1024, 5
+# Linux takes what was seen of TCP without copying it again.
+TAKE = socket.MSG_TRUNC if sys.platform == "linux" else 0
 # The first bytes of a row's message: its kind, and the upper half of its length, which counts itself. As
 # text has no NUL, this is nowhere else; a message of 64 KiB or more begins differently.
 ROW = b"d\0\0"
@@ -196,8 +199,8 @@ class _Plain:
         return [bytes(content)] if header[0] == COPY_DATA else []
 
     def _take(self, size: int) -> None:
-        """Take bytes that were seen: from TCP, without copying them again."""
-        self._fill(memoryview(self._taken)[:size], socket.MSG_TRUNC)
+        """Take bytes that were seen."""
+        self._fill(memoryview(self._taken)[:size], TAKE)
 
     def _fill(self, rest: memoryview, flags: int = 0) -> None:
         while rest:
