@@ -11,13 +11,14 @@ from datetime import timedelta
 from sqlalchemy import delete
 from sqlalchemy.dialects.postgresql import insert
 
+from app import questions
 from app.errors import InvalidParams, WaybillError
 from app.extensions import db
 from app.models.choice import ColumnChoice
 from app.models.user import User
 from app.params import did_you_mean
-from app.preflight import source
-from app.reports import Column, Report, SqlReport, statement
+from app.reports import Column, Report, SqlReport, Statement, statement
+from app.sources import Reading
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +91,7 @@ def _names(report: SqlReport) -> tuple[str, ...]:
         return names
     empty = statement(report, dict.fromkeys(report.params.names), _Nobody())
     try:
-        with source(report, PATIENCE).reading() as reading:
-            fields = reading.fields(reading.nothing(empty.sql), empty.values)
-            names = tuple(field.name for field in fields)
+        names = questions.ask(report, PATIENCE, lambda reading: _told(reading, empty))
     except WaybillError as error:
         log.info("The columns of %s are not known: %s", report.key, error)
         return ()
@@ -100,3 +99,7 @@ def _names(report: SqlReport) -> tuple[str, ...]:
         _known.clear()
     _known[key] = (time.monotonic(), names)
     return names
+
+
+def _told(reading: Reading, query: Statement) -> tuple[str, ...]:
+    return tuple(field.name for field in reading.fields(reading.nothing(query.sql), query.values))

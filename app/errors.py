@@ -126,6 +126,10 @@ class QueryFailed(WaybillError):
     code = "query_failed"
 
 
+class SourceLate(QueryFailed):
+    """A source did not answer as long as somebody waits; a job has more time."""
+
+
 class StorageUnavailable(WaybillError):
     """The storage does not answer."""
 

@@ -15,14 +15,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Float, cast, func, null, select
 
-from app import formats, lists, settings
-from app.errors import NotFound, WaybillError
+from app import formats, lists, questions
+from app.errors import WaybillError
 from app.extensions import db
 from app.models.artifact import Artifact
 from app.models.job import LARGE, SMALL, SUCCEEDED, Job
 from app.models.user import User
 from app.reports import Report, SqlReport, Statement, statement
-from app.sources import Source, open_source
 
 log = logging.getLogger(__name__)
 
@@ -125,10 +124,10 @@ def expected_rows(report: Report, query: Statement | None) -> tuple[int | None, 
     """How many rows the planner expects, or None and why that is not known."""
     if query is None:
         return None, "This report is a program: how many rows it gives is known when it has run."
+    sql, values = query.sql, query.values
     try:
-        with source(report, ESTIMATE).reading() as reading:
-            rows = reading.estimate(query.sql, query.values)
-            return rows, "" if rows is not None else "This source does not say how many rows it expects."
+        rows = questions.ask(report, ESTIMATE, lambda reading: reading.estimate(sql, values))
+        return rows, "" if rows is not None else "This source does not say how many rows it expects."
     except WaybillError as error:
         log.info("No estimate for %s: %s", report.key, error)
         return None, error.message
@@ -214,11 +213,3 @@ def _smaller(request: Request, widths: Mapping[tuple[str, str], float]) -> Itera
         packed = "" if compression == "none" else f" with {compression}"
         title = formats.formats()[format].title if format in formats.formats() else format
         yield f"{title}{packed} would be about {own / least:.0f}x smaller."
-
-
-def source(report: Report, timeout: timedelta) -> Source:
-    """The report's source, with a limit of our own; raises NotFound."""
-    url = settings.current().source_urls.get(report.source)
-    if url is None:
-        raise NotFound(f"The source {report.source!r} is not set up. Set SOURCE_{report.source.upper()}_URL.")
-    return open_source(report.source, url, timeout)

@@ -2,49 +2,34 @@
 
 A query is asked for no more than these. A report in Python is started as for an export: it reads the source,
 its lines and its progress go nowhere, and after the last row that is shown, or when its time is over, it is
-stopped.
-
-Such a program may do anything, and a web process serves everybody else meanwhile. So it has a thread of its
-own, and whoever asked is answered in time even if it does not stop. It stops by itself at its next row,
-query, line or progress; a query at work is broken off; code of the report that computes is interrupted.
+stopped. It stops by itself at its next row, query, line or progress; `app/questions.py` sees to the rest.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import cache
 from itertools import islice
-from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
-from flask import Flask, current_app
-
-from app import formats
-from app.errors import Interruption, WaybillError
+from app import formats, questions
+from app.errors import Interruption, SourceLate, WaybillError
 from app.exports import content
 from app.formats._members import Names
-from app.preflight import Program, Request, source
-from app.reports import Bundle, Query, Statement, compose
+from app.preflight import Program, Request
+from app.reports import Bundle, File, Query, Statement, compose
 from app.sources import Reading
-
-if TYPE_CHECKING:
-    from gevent.threadpool import ThreadPool
 
 log = logging.getLogger(__name__)
 
 # How many rows, how long they may take, how much of a value is shown.
 ROWS, LIMIT, SHOWN = 50, timedelta(seconds=5), 200
-# Programs at work at once in a process, with those whose time is over and that have not stopped yet.
-MOST = 4
-# The pause between two tries to stop a program, in seconds: the first, and the longest.
-FIRST_PAUSE, LAST_PAUSE = 0.05, 10.0
+# First rows read at once in a process: they leave a place to the short questions that forms and jobs need.
+MOST = questions.PLACES - 1
 
 T = TypeVar("T")
 
@@ -66,42 +51,23 @@ def sample(request: Request) -> Sample:
     """The first rows, read only and with a time limit. Holds no connection of ours."""
     if not request.report.sampled:
         return Sample(trouble="The first rows of this report are not shown: they are known when it has run.")
-    ends = time.monotonic() + LIMIT.total_seconds()
     try:
-        return _of_query(request) if request.program is None else _of_program(request, request.program, ends)
-    except _Over:
-        return _late()
+        return questions.ask(request.report, LIMIT, lambda reading: _first_rows(request, reading), MOST)
+    except SourceLate:
+        limit = f"{LIMIT.total_seconds():g} s"
+        return Sample(trouble=f"The first rows did not come within {limit}. The export itself has more time.")
     except WaybillError as error:
-        return Sample(trouble=error.message) if time.monotonic() < ends else _late()
-    except _OwnError as error:
-        return Sample(trouble=str(error))
+        return Sample(trouble=error.message)
 
 
-def at_work() -> int:
-    """How many programs were started for their first rows and have not ended."""
-    return len(_pool())
-
-
-class _Over(Interruption):
-    """The time is over: nobody waits for these rows any more."""
-
-
-class _OwnError(Exception):
-    """A report's own code failed; the message is fit to show."""
-
-
-def _late() -> Sample:
-    limit = f"{LIMIT.total_seconds():g} s"
-    return Sample(trouble=f"The first rows did not come within {limit}. The export itself has more time.")
+def _first_rows(request: Request, reading: Reading) -> Sample:
+    if request.program is not None:
+        return _of_program(request, request.program, reading)
+    assert request.query is not None
+    return _of_statement(reading, request.query, request.columns)
 
 
 # A report in SQL.
-
-
-def _of_query(request: Request) -> Sample:
-    assert request.query is not None
-    with source(request.report, LIMIT).reading() as reading:
-        return _of_statement(reading, request.query, request.columns)
 
 
 def _of_statement(reading: Reading, query: Statement, columns: Sequence[str] | None = None) -> Sample:
@@ -124,68 +90,11 @@ def _shown(value: object) -> str | None:
 # A report in Python.
 
 
-def _of_program(request: Request, program: Program, ends: float) -> Sample:
-    """Raises _Over, _OwnError, or what the source raises."""
-    if at_work() >= MOST:
-        return Sample(trouble="Too many first rows are being read just now. Try again in a while.")
-    trial = _Trial(request, program, ends, current_app._get_current_object())  # type: ignore[attr-defined]
-    found: Sample | BaseException | None = _pool().spawn(trial.run).wait(LIMIT.total_seconds())
-    if found is None:
-        trial.stop()
-        raise _Over
-    if isinstance(found, WaybillError | _Over):
-        raise found
-    if isinstance(found, BaseException):
-        log.error("The first rows of %s ended in an error of its own.", request.report.key, exc_info=found)
-        raise _OwnError(f"The report stopped with an error of its own ({type(found).__name__}: {found}).")
-    return found
+class _Onlooker:
+    """Nobody but whoever waits for the first rows; a `Holder` of a program's context."""
 
-
-def _pool() -> ThreadPool:
-    """Threads of the system, also where gevent has put its own in their place."""
-    # Web processes have gevent at hand; the others need not load it.
-    from gevent import get_hub
-
-    return _pool_of(get_hub())
-
-
-@cache
-def _pool_of(hub: Any) -> ThreadPool:
-    """Each hub needs its own; a web process has one hub."""
-    from gevent.threadpool import ThreadPool
-
-    return ThreadPool(MOST, hub=hub)
-
-
-class _Trial:
-    """A program that is started for its first rows; a `Holder` of its context."""
-
-    def __init__(self, request: Request, program: Program, ends: float, app: Flask) -> None:
-        self._request, self._program, self._ends, self._app = request, program, ends, app
-        self._reading: Reading | None = None
-        self._thread = 0
-        self._ended = False
-
-    def run(self) -> Sample | BaseException:
-        """The first rows, or whatever came instead: here nobody could make anything of it."""
-        self._thread = _thread_id()
-        try:
-            with self._app.app_context(), source(self._request.report, LIMIT).reading() as reading:
-                self._reading = reading
-                try:
-                    return self._sample(reading)
-                finally:
-                    self._reading = None
-        except BaseException as error:
-            return error
-        finally:
-            self._ended = True
-
-    def stop(self) -> None:
-        """See to it that the program ends; returns at once."""
-        Thread(target=self._stop, name=f"end of {self._request.report.key}", daemon=True).start()
-
-    # What its context calls.
+    def __init__(self) -> None:
+        self._ends = time.monotonic() + LIMIT.total_seconds()
 
     def log(self, text: str) -> None:
         self.check()
@@ -195,77 +104,56 @@ class _Trial:
 
     def check(self) -> None:
         if time.monotonic() >= self._ends:
-            raise _Over
+            raise questions.Over
 
-    # The program's thread.
 
-    def _sample(self, reading: Reading) -> Sample:
-        context = content.Context(self, reading, self._program.asker)
-        report = self._request.report
+def _of_program(request: Request, program: Program, reading: Reading) -> Sample:
+    onlooker = _Onlooker()
+    context = content.Context(onlooker, reading, program.asker)
+    report, values = request.report, program.values
+    try:
         if isinstance(report, Bundle):
-            return self._of_bundle(report, reading, context)
-        names = content.names_of(report)
-        with _closed(report.rows(self._program.values, context)) as rows:
-            return self._of_rows(names, rows, self._request.columns)
-
-    def _of_bundle(self, report: Bundle, reading: Reading, context: content.Context) -> Sample:
-        with _closed(report.files(self._program.values, context)) as files:
-            file = next(files, None)
-            if file is None:
-                return Sample(trouble="With these values the report gives no file.")
-            name = Names(formats.formats()[self._request.format].extension).take(file.name)
-            if not isinstance(file.rows, Query):
-                with _closed(file.rows) as rows:
-                    return replace(self._of_rows(list(file.columns), rows), file=name)
-        # By now no query of the report's own is left open, which this one might not be read beside.
-        return replace(_of_statement(reading, compose(file.rows.sql, file.rows.bound)), file=name)
-
-    def _of_rows(
-        self, names: Sequence[str], rows: Iterator[Sequence[object]], chosen: Sequence[str] | None = None
-    ) -> Sample:
-        columns, wanted = content.picked(names, chosen, content.Counted()(self._timed(rows), len(names)))
-        return Sample(columns, _first(wanted))
-
-    def _timed(self, rows: Iterator[T]) -> Iterator[T]:
-        for row in rows:
-            self.check()
-            yield row
-
-    # The thread that stops it.
-
-    def _stop(self) -> None:
-        pause = FIRST_PAUSE
-        while not self._ended:
-            self._break_off()
-            self._interrupt()
-            time.sleep(pause)
-            pause = min(2 * pause, LAST_PAUSE)
-
-    def _break_off(self) -> None:
-        reading = self._reading
-        if reading is not None:
-            try:
-                reading.break_off()
-            except Exception:
-                log.info("A query of %s was not broken off.", self._request.report.key, exc_info=True)
-
-    def _interrupt(self) -> None:
-        """Raise _Over in the report's own code, if that is what its thread is at.
-
-        Anywhere else this could leave a lock taken, or a driver in two minds.
-        """
-        frame = sys._current_frames().get(self._thread)
-        if frame is not None and frame.f_code.co_filename == str(self._request.report.path):
-            thread, error = ctypes.c_ulong(self._thread), ctypes.py_object(_Over)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
+            return _of_file(report.files(values, context), request.format, reading, onlooker)
+        with _closed(report.rows(values, context)) as rows:
+            return _of_rows(content.names_of(report), rows, onlooker, request.columns)
+    except (WaybillError, Interruption):
+        raise
+    except BaseException as error:
+        # A report's own code may raise whatever it likes; that ends nothing but the report.
+        log.error("The first rows of %s ended in an error of its own.", report.key, exc_info=error)
+        return Sample(
+            trouble=f"The report stopped with an error of its own ({type(error).__name__}: {error})."
+        )
 
 
-def _thread_id() -> int:
-    """The system's thread, not gevent's own."""
-    from gevent import monkey
+def _of_file(found: Iterable[File], format: str, reading: Reading, onlooker: _Onlooker) -> Sample:
+    with _closed(found) as files:
+        file = next(files, None)
+        if file is None:
+            return Sample(trouble="With these values the report gives no file.")
+        name = Names(formats.formats()[format].extension).take(file.name)
+        if not isinstance(file.rows, Query):
+            with _closed(file.rows) as rows:
+                return replace(_of_rows(list(file.columns), rows, onlooker), file=name)
+    # By now no query of the report's own is left open, which this one might not be read beside.
+    return replace(_of_statement(reading, compose(file.rows.sql, file.rows.bound)), file=name)
 
-    found: int = monkey.get_original("_thread", "get_ident")()
-    return found
+
+def _of_rows(
+    names: Sequence[str],
+    rows: Iterator[Sequence[object]],
+    onlooker: _Onlooker,
+    chosen: Sequence[str] | None = None,
+) -> Sample:
+    checked = content.Counted()(_checked(rows, onlooker), len(names))
+    columns, wanted = content.picked(names, chosen, checked)
+    return Sample(columns, _first(wanted))
+
+
+def _checked(rows: Iterator[T], onlooker: _Onlooker) -> Iterator[T]:
+    for row in rows:
+        onlooker.check()
+        yield row
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
-from app import jobs, sampling
+from app import jobs, questions, sampling
 from app.dev.child import Child, free_port, listens
 from app.errors import InvalidParams
 from app.extensions import db
@@ -281,7 +281,7 @@ def test_a_program_without_end_is_stopped(
 ) -> None:
     add(f"try:\n{indent(body, '    ')}\nfinally:\n    Path(MARKS, 'closed').touch()")
     assert "did not come within 0.5 s" in take().trouble
-    until(lambda: (marks / "closed").exists() and not sampling.at_work())
+    until(lambda: (marks / "closed").exists() and not questions.at_work())
 
 
 @pytest.mark.usefixtures("hurry")
@@ -302,11 +302,11 @@ yield 1, 2, 3
     try:
         for number in range(1, sampling.MOST + 1):
             assert "did not come" in take().trouble
-            assert sampling.at_work() == number
-        assert "Too many first rows" in take().trouble
+            assert questions.at_work() == number
+        assert "Too many questions" in take().trouble
     finally:
         (marks / "enough").touch()
-        until(lambda: not sampling.at_work())
+        until(lambda: not questions.at_work())
     assert take().rows == [["1", "2", "3"]]
 
 
