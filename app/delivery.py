@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import events, links, mail, settings
 from app.errors import WaybillError
 from app.extensions import db
-from app.imports.checked import Counts
+from app.imports.rows import Counts
 from app.models.artifact import Artifact
 from app.models.delivery import Delivery
 from app.models.imports import APPLY, DRY_RUN, UNDO, Import

@@ -146,7 +146,7 @@ def complete(upload: Upload) -> Upload:
 
 def _check_content(upload: Upload) -> None:
     # Here, because what it looks at is read by `open` below.
-    from app.imports import plain
+    from app.imports.file import plain
 
     if not upload.bytes:
         raise BadFile(f"{upload.filename} is empty: it has no bytes at all. Look at it where it comes from.")

@@ -14,7 +14,7 @@ import psycopg
 from app import events, imports, leases, uploads
 from app.extensions import db
 from app.importers import Column, Importer
-from app.imports.dialect import Dialect
+from app.imports.file.dialect import Dialect
 from app.models import Import, Job, User
 
 TABLE = """

@@ -38,8 +38,8 @@ from app.errors import (
     WrongOffset,
 )
 from app.extensions import db
-from app.imports import plain
-from app.imports.dialect import Dialect
+from app.imports.file import plain
+from app.imports.file.dialect import Dialect
 from app.models import Import, Job, Upload
 from app.settings import ROOT
 from app.storage import open_storage
@@ -561,8 +561,8 @@ MEMORY = """
 import resource, sys
 from app import create_app, uploads
 from app.extensions import db
-from app.imports import plain
-from app.imports.dialect import Dialect
+from app.imports.file import plain
+from app.imports.file.dialect import Dialect
 from app.models import User
 
 class Rows:

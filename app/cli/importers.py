@@ -45,13 +45,12 @@ def check() -> None:
 
 def _asked(source: str, importers: list[Importer]) -> list[str]:
     # They load Arrow, which every process that has these commands would pay for.
-    from app.imports import fitting, target
+    from app.imports.table.connection import connect
+    from app.imports.table.inspection import problems
 
     try:
-        with target.connect(source, "waybill importers check") as found:
-            return [
-                str(problem) for importer in importers for problem in fitting.problems(importer, found.conn)
-            ]
+        with connect(source, "waybill importers check") as found:
+            return [str(problem) for importer in importers for problem in problems(importer, found.conn)]
     except WaybillError as error:
         click.echo(f"Warning: {error.message}", err=True)
         return []

@@ -16,7 +16,7 @@ from app.cli.files import save
 from app.cli.people import person
 from app.extensions import db
 from app.imports import requests
-from app.imports.checked import Counts
+from app.imports.rows import Counts
 from app.models.imports import APPLY, DRY_RUN, MODES, UNDO, Import
 from app.models.job import SUCCEEDED, Job
 from app.settings import current

@@ -1,7 +1,8 @@
 """An import: upload -> chunks -> importer -> target, with a checkpoint in each transaction.
 
 `run` is one attempt at one step of it. Each step is a module with a function of its name: `apply`, and those
-that `STEPS` names.
+that `STEPS` names. `file` turns any upload into checked rows, `table` brings such rows into the target's;
+neither knows the other, and the modules here lead both.
 """
 
 from __future__ import annotations

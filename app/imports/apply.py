@@ -16,15 +16,16 @@ from sqlalchemy import func, select
 from app import attempts, dispatch, settings
 from app.errors import Cancelled, Interruption, LeaseLost, Paused, WaybillError
 from app.extensions import db
-from app.imports import ending, journal
-from app.imports.checked import Counts
+from app.imports import ending
 from app.imports.chunks import Hand
-from app.imports.cut import cut
-from app.imports.journal import Checkpoint
+from app.imports.file.cut import cut
+from app.imports.file.plain import Plain
 from app.imports.order import Order
-from app.imports.plain import Plain
-from app.imports.plan import Plan
-from app.imports.target import Again, Target, connect
+from app.imports.rows import Counts
+from app.imports.table import journal
+from app.imports.table.connection import Again, Target, connect
+from app.imports.table.journal import Checkpoint
+from app.imports.table.plan import Plan
 from app.leases import Lease
 from app.models import chunk as chunks
 from app.models.chunk import FAILED, QUEUED, Chunk

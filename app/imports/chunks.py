@@ -23,16 +23,16 @@ from sqlalchemy import Connection, select
 from app import settings
 from app.errors import Interruption, LeaseLost, WaybillError
 from app.extensions import db
-from app.imports import journal, sift
-from app.imports.checked import Counts, Reject
-from app.imports.dialect import Dialect
-from app.imports.journal import Checkpoint, FenceClosed
-from app.imports.merge import Merge, outcome
+from app.imports.file.dialect import Dialect
+from app.imports.file.records import scan
 from app.imports.order import Order
-from app.imports.plan import Plan
-from app.imports.ready import Ready, any_known, make_ready
-from app.imports.records import scan
-from app.imports.target import Again, BadRows, Target, TargetDown, TargetRefused, connect
+from app.imports.rows import Counts, Reject
+from app.imports.table import journal, sift
+from app.imports.table.connection import Again, BadRows, Target, TargetDown, TargetRefused, connect
+from app.imports.table.journal import Checkpoint, FenceClosed
+from app.imports.table.merge import Merge, outcome
+from app.imports.table.plan import Plan
+from app.imports.table.ready import Ready, any_known, make_ready
 from app.leases import Hold
 from app.models import chunk as chunks
 from app.models.chunk import Taken

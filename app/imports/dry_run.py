@@ -17,18 +17,19 @@ from typing import Any
 from flask import current_app
 
 from app import settings
-from app.imports import ending, sift
-from app.imports.check import Checker
-from app.imports.checked import Counts, Reject
+from app.imports import ending
 from app.imports.chunks import PERCENT_FROM, Records
-from app.imports.cut import Piece, cut
-from app.imports.foresight import Foresight, Known
-from app.imports.merge import outcome
+from app.imports.file.check import Checker
+from app.imports.file.cut import Piece, cut
+from app.imports.file.plain import Plain
 from app.imports.order import Order
-from app.imports.plain import Plain
-from app.imports.plan import Plan
-from app.imports.ready import Ready, make_ready
-from app.imports.target import BadRows, Target, connect
+from app.imports.rows import Counts, Reject
+from app.imports.table import sift
+from app.imports.table.connection import BadRows, Target, connect
+from app.imports.table.foresight import Foresight, Known
+from app.imports.table.merge import outcome
+from app.imports.table.plan import Plan
+from app.imports.table.ready import Ready, make_ready
 from app.leases import Lease
 
 # Threads that read and check, and chunks that are made ready ahead of the one that is compared.

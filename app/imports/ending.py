@@ -17,9 +17,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app import receipts, settings, storage
 from app.exports.flow import Out, found_whole
-from app.imports import rejects as files
-from app.imports.checked import Counts, Reject
+from app.imports.file import rejects as files
 from app.imports.order import Order
+from app.imports.rows import Counts, Reject
 from app.leases import Lease
 from app.models.artifact import Artifact
 from app.models.imports import Import

@@ -12,9 +12,8 @@ from sqlalchemy.dialects.postgresql import insert
 from app.errors import InvalidParams
 from app.extensions import db
 from app.importers import Column, Importer
-from app.imports.added import own
-from app.imports.dialect import Dialect
-from app.imports.likeness import likeness, plain
+from app.imports.file.dialect import Dialect
+from app.imports.file.header import likeness, own, plain
 from app.models.choice import MappingChoice
 from app.models.imports import INSERT, UPDATE
 from app.models.user import User

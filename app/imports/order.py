@@ -9,10 +9,10 @@ from uuid import UUID
 from app.errors import NotAllowed
 from app.extensions import db
 from app.importers import Importer, registry
-from app.imports import plain
-from app.imports.check import Checker
-from app.imports.dialect import Dialect
-from app.imports.plain import Plain
+from app.imports.file import plain
+from app.imports.file.check import Checker
+from app.imports.file.dialect import Dialect
+from app.imports.file.plain import Plain
 from app.models.imports import Import
 from app.models.job import Job
 from app.models.upload import Upload

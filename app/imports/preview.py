@@ -15,15 +15,15 @@ import pyarrow.compute as pc
 
 from app.errors import WaybillError
 from app.importers import Column, Importer
-from app.imports import delimited, plain
-from app.imports.check import Checker
-from app.imports.checked import Checked, Reject
 from app.imports.chunks import Records
-from app.imports.cut import cut
-from app.imports.dialect import Dialect
-from app.imports.plan import Plan
-from app.imports.ready import make_ready
-from app.imports.target import connect
+from app.imports.file import delimited, plain
+from app.imports.file.check import Checker
+from app.imports.file.cut import cut
+from app.imports.file.dialect import Dialect
+from app.imports.rows import Checked, Reject
+from app.imports.table.connection import connect
+from app.imports.table.plan import Plan
+from app.imports.table.ready import make_ready
 from app.models.imports import Import
 
 log = logging.getLogger(__name__)

@@ -16,11 +16,11 @@ from app import dispatch, events, importers, jobs, settings, uploads
 from app.errors import BadFile, Conflict, InvalidParams, InvalidRequest, NotFound
 from app.extensions import db
 from app.importers import Importer
-from app.imports import correction, plain
 from app.imports import mapping as mappings
-from app.imports.checked import Counts
-from app.imports.detect import Reason, detect, header
-from app.imports.dialect import Dialect
+from app.imports.file import correction, plain
+from app.imports.file.detect import Reason, detect, header
+from app.imports.file.dialect import Dialect
+from app.imports.rows import Counts
 from app.models.imports import APPLY, DRY_RUN, STEPS, UNDO, Import
 from app.models.job import FINAL, QUEUED, SUCCEEDED, Job
 from app.models.upload import COMPLETE, Upload

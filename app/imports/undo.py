@@ -21,12 +21,13 @@ from typing import Any
 from app import attempts
 from app.errors import Cancelled, Interruption, LeaseLost, Paused, WaybillError
 from app.formats._spreadsheet import Rules
-from app.imports import ending, undoing
-from app.imports.checked import Counts
-from app.imports.journal import FenceClosed
+from app.imports import ending
 from app.imports.order import Order
-from app.imports.target import Again, TargetDown, connect
-from app.imports.undoing import Left, Undoing
+from app.imports.rows import Counts
+from app.imports.table import undoing
+from app.imports.table.connection import Again, TargetDown, connect
+from app.imports.table.journal import FenceClosed
+from app.imports.table.undoing import Left, Undoing
 from app.leases import Lease
 
 log = logging.getLogger(__name__)

@@ -50,7 +50,7 @@ class Chunk(db.Model):  # type: ignore[misc, name-defined]
 
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    # Where it is in the plain text, in bytes and lines; see app.imports.cut.Piece.
+    # Where it is in the plain text, in bytes and lines; see app.imports.file.cut.Piece.
     start: Mapped[int] = mapped_column(BigInteger)
     end: Mapped[int] = mapped_column(BigInteger)
     first_line: Mapped[int] = mapped_column(BigInteger)

@@ -40,7 +40,7 @@ class Import(db.Model):  # type: ignore[misc, name-defined]
     upload_id: Mapped[UUID] = mapped_column(ForeignKey("uploads.id"))
     # The import whose refused rows this one brings back, corrected.
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("imports.id", ondelete="SET NULL"))
-    # How the file is read: app.imports.dialect.Dialect as JSON.
+    # How the file is read: app.imports.file.dialect.Dialect as JSON.
     dialect: Mapped[dict[str, Any]] = mapped_column(JSONB)
     # The file's columns, in its order.
     header: Mapped[list[str]] = mapped_column(ARRAY(Text))
@@ -52,7 +52,7 @@ class Import(db.Model):  # type: ignore[misc, name-defined]
     reject_percent: Mapped[int | None]
     # Rows a second at most, so that the target breathes; None: as fast as it goes.
     rate: Mapped[int | None] = mapped_column(BigInteger)
-    # What the dry run found, and what the apply and the undo did: app.imports.checked.Counts as JSON.
+    # What the dry run found, and what the apply and the undo did: app.imports.rows.Counts as JSON.
     forecast: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     undone: Mapped[dict[str, Any] | None] = mapped_column(JSONB)

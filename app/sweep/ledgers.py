@@ -20,7 +20,7 @@ from app.models.upload import Upload
 from app.sweep.batches import first
 
 if TYPE_CHECKING:
-    from app.imports.target import Target
+    from app.imports.table.connection import Target
 
 # How long a target may take to answer, in seconds, and how long a lock in it is waited for, in milliseconds.
 PATIENCE, LOCK_PATIENCE = 5, 1000
@@ -70,7 +70,7 @@ def _spent() -> ColumnElement[bool]:
 
 def _sources(key: str) -> tuple[str, ...]:
     """Where an importer writes; of one that is gone nobody knows it, so that all have to be asked."""
-    from app.imports.target import SCHEMES
+    from app.imports.table.connection import SCHEMES
 
     known = registry()
     if key in known:
@@ -82,7 +82,7 @@ def _sources(key: str) -> tuple[str, ...]:
 def _drop_all(sources: Sequence[str], import_ids: Sequence[UUID], failures: list[Exception]) -> int:
     """Raises TargetDown; what stands in the way of single imports is added to `failures`."""
     # Here, because it loads what a process that drops nothing need not carry.
-    from app.imports.target import TargetDown, connect
+    from app.imports.table.connection import TargetDown, connect
 
     count = 0
     with ExitStack() as opened:
@@ -100,7 +100,7 @@ def _drop_all(sources: Sequence[str], import_ids: Sequence[UUID], failures: list
 
 
 def _drop(targets: Sequence[Target], import_id: UUID) -> bool:
-    from app.imports import journal
+    from app.imports.table import journal
 
     if not _still_spent(import_id):
         return False

@@ -13,11 +13,12 @@ from werkzeug.datastructures import MultiDict
 from app import jobs
 from app.errors import NotFound, WaybillError
 from app.importers import Column, Importer
-from app.imports import correction, encodings, mapping, plain, requests
-from app.imports.checked import Counts
-from app.imports.detect import Reason, samples
-from app.imports.dialect import Dialect
+from app.imports import mapping, requests
+from app.imports.file import correction, encodings, plain
+from app.imports.file.detect import Reason, samples
+from app.imports.file.dialect import Dialect
 from app.imports.requests import Limits
+from app.imports.rows import Counts
 from app.models.imports import APPLY, DRY_RUN, INSERT, SKIP, UNDO, UPDATE, UPSERT, Import
 from app.models.job import Job
 from app.web.people import me

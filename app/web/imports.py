@@ -17,7 +17,7 @@ from app import importers, jobs, settings, uploads
 from app.errors import Conflict, InvalidParams, InvalidRequest, NotFound, WaybillError
 from app.importers import Importer
 from app.imports import mapping, requests
-from app.imports.checked import Counts
+from app.imports.rows import Counts
 from app.models.imports import APPLY, DRY_RUN, Import
 from app.models.job import Job
 from app.models.upload import Upload

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.importers import Column, Importer, Reference, Registry
-from app.imports import check, parse
-from app.imports.dialect import Dialect
-from app.imports.typed import TYPES
+from app.imports.file import check, parse
+from app.imports.file.dialect import Dialect
+from app.imports.file.typed import TYPES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "author.md").read_text(encoding="utf-8")
 CHAPTER = TEXT.partition("# Adding an importer")[2]

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from app import jobs, storage
 from app.extensions import db
 from app.importers import Column, Importer, Reference
-from app.imports import sift
+from app.imports.table import sift
 from app.models import Chunk, Import, Job
 from tests.importing import Landing, Things, landed, text_of
 from tests.waiting import until

@@ -13,7 +13,8 @@ from app import imports, jobs, leases, storage
 from app.errors import Cancelled, Interruption, Stopping
 from app.extensions import db
 from app.importers import Column, Importer
-from app.imports import apply, dry_run, ready
+from app.imports import apply, dry_run
+from app.imports.table import ready
 from app.models import Import, Job
 from tests.importing import Landing, Things, landed, text_of
 from tests.imports.test_undo import BEFORE, FAMILY, NAMED, Notes, Parts, messy, parts

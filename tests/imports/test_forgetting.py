@@ -16,8 +16,9 @@ from app import jobs
 from app.dev.child import free_port
 from app.errors import Conflict
 from app.extensions import db
-from app.imports import apply, journal, requests
-from app.imports.target import TargetDown, TargetRefused
+from app.imports import apply, requests
+from app.imports.table import journal
+from app.imports.table.connection import TargetDown, TargetRefused
 from app.models import Import, Job, Upload, User
 from app.sweep.ledgers import spent_ledgers
 from tests.importing import Known, Landing, Things, text_of

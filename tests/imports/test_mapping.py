@@ -6,8 +6,8 @@ from app.errors import InvalidParams
 from app.extensions import db
 from app.importers import Column, Importer
 from app.imports import mapping
-from app.imports.added import ADDED
-from app.imports.dialect import Dialect
+from app.imports.file.dialect import Dialect
+from app.imports.file.header import ADDED
 from app.models.user import User
 
 

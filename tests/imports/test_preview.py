@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from app.dev.child import free_port
 from app.importers import Column, Importer, Reference, Refused
-from app.imports.dialect import Dialect
-from app.imports.plain import HEAD
+from app.imports.file.dialect import Dialect
+from app.imports.file.plain import HEAD
 from app.imports.preview import Preview, preview
 from app.models.imports import Import
 from tests.importing import landed

@@ -14,7 +14,7 @@ from app import jobs, uploads
 from app.errors import BadFile, Conflict, InvalidParams, InvalidRequest, NotFound, TooMany
 from app.extensions import db
 from app.imports import requests
-from app.imports.dialect import Dialect
+from app.imports.file.dialect import Dialect
 from app.imports.requests import Limits
 from app.models.imports import APPLY, DRY_RUN, UNDO, Import
 from app.models.job import Job

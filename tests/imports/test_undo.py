@@ -16,9 +16,10 @@ from app import imports, jobs, leases, storage
 from app.errors import Cancelled, Stopping
 from app.extensions import db
 from app.importers import Column, Importer, Reference
-from app.imports import apply, chunks, journal, target
-from app.imports.target import connect
-from app.imports.undoing import Undoing
+from app.imports import apply, chunks
+from app.imports.table import connection, journal
+from app.imports.table.connection import connect
+from app.imports.table.undoing import Undoing
 from app.models import Import, Job
 from app.models.delivery import Delivery
 from tests.importing import TABLE, Landing, Things, landed, text_of
@@ -424,7 +425,7 @@ def test_a_row_that_another_one_has_locked_is_waited_for(
     landing: Landing, before: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not overwritten once it is free."""
-    monkeypatch.setattr(target, "LOCK_TIMEOUT", 1)
+    monkeypatch.setattr(connection, "LOCK_TIMEOUT", 1)
     applied = landing.apply(text_of(30))
     with psycopg.connect(landing.url) as other:
         other.execute(b"UPDATE landing.things SET note = 'theirs' WHERE id = 5")

@@ -17,8 +17,8 @@ from app import events, importers, jobs, uploads
 from app.errors import InvalidParams, InvalidRequest
 from app.importers import Column, Importer
 from app.imports import requests
-from app.imports.checked import Counts
-from app.imports.dialect import Dialect
+from app.imports.file.dialect import Dialect
+from app.imports.rows import Counts
 from app.models.imports import Import
 from app.models.job import Job
 from app.models.upload import Upload
