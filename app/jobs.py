@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, delete, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import lazyload
 
 from app import columns as choices
 from app import dispatch, events, formats, links, lists, preflight, settings, sharing, zones
@@ -247,8 +248,9 @@ def artifact_of(job: Job) -> Artifact | None:
 
 
 def artifacts_of(found: Sequence[Job]) -> dict[UUID, Artifact]:
-    """The artifacts of many jobs in one query."""
+    """The artifacts of many jobs in one query; the session has the jobs."""
     query = select(Artifact).where(Artifact.job_id.in_([job.id for job in found]))
+    query = query.options(lazyload(Artifact.job))
     return {artifact.job_id: artifact for artifact in db.session.scalars(query)}
 
 
@@ -317,13 +319,13 @@ def database_now() -> datetime:
 
 
 def _artifact_json(artifact: Artifact, now: datetime | None) -> dict[str, Any]:
-    read = artifact.receipt.get("snapshot_at")
+    read = artifact.snapshot_at
     return {
         "filename": artifact.filename,
         "bytes": artifact.bytes,
         "rows": artifact.rows,
         "sha256": artifact.sha256,
-        "snapshot_at": events.rfc3339(datetime.fromisoformat(read)) if read else None,
+        "snapshot_at": events.rfc3339(read) if read else None,
         "url": (url := link_url(artifact, now)),
         "receipt_url": url and f"{url}/receipt",
         "expires_at": events.rfc3339(artifact.expires_at),

@@ -17,8 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, DateTime, ScalarSelect, Select, func, insert, literal, select
-from sqlalchemy import cast as sql_cast
+from sqlalchemy import Connection, ScalarSelect, Select, func, insert, select
 from sqlalchemy.orm import Session
 
 from app import dispatch, events, formats, leases, settings
@@ -177,18 +176,13 @@ def _under_way(sameness: str) -> Select[UUID, datetime]:
 def _made(sameness: str, freshness: timedelta | None) -> Select[Any] | None:
     if freshness is None:
         return None
-    fresh = _read_at() > func.clock_timestamp() - freshness
+    fresh = Artifact.snapshot_at > func.clock_timestamp() - freshness
     same = _live().join(Job, Job.id == Artifact.job_id).where(Job.sameness == sameness, fresh)
-    return same.order_by(_read_at().desc()).limit(1)
+    return same.order_by(Artifact.snapshot_at.desc()).limit(1)
 
 
 def _live() -> Select[Any]:
     columns = [getattr(Artifact, name) for name in SHARED]
-    return select(Artifact.job_id, _read_at().label("at"), *columns).where(
+    return select(Artifact.job_id, Artifact.snapshot_at.label("at"), *columns).where(
         Artifact.removed_at.is_(None), Artifact.expires_at > func.clock_timestamp() + MARGIN
     )
-
-
-def _read_at() -> Any:
-    """When the file's data were read, as its receipt says."""
-    return sql_cast(Artifact.receipt[literal("snapshot_at")].astext, DateTime(timezone=True))

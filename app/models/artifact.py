@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, String, Text, func
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, String, Text, cast, func, literal
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 from app.extensions import db
 from app.models.job import Job
@@ -33,8 +33,13 @@ class Artifact(db.Model):  # type: ignore[misc, name-defined]
     bytes: Mapped[int] = mapped_column(BigInteger)
     rows: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
-    # The whole receipt: rows, bytes, sha256, params, snapshot time, format, dialect, attempt.
-    receipt: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    # The whole receipt: rows, bytes, sha256, params, snapshot time, format, dialect, attempt. An archive's
+    # names every file in it, so it is read only where it is looked into.
+    receipt: Mapped[dict[str, Any]] = mapped_column(JSONB, deferred=True)
+    # When the data were read, as the receipt says.
+    snapshot_at: Mapped[datetime | None] = column_property(
+        cast(receipt[literal("snapshot_at")].astext, DateTime(timezone=True))
+    )
     # Links of an earlier generation are dead; a revoked artifact has no good link at all.
     link_generation: Mapped[int] = mapped_column(default=1, server_default="1")
     link_revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -214,8 +214,7 @@ class View:
     @property
     def snapshot_at(self) -> datetime | None:
         """When the source was read, as the receipt says."""
-        told = self.artifact.receipt.get("snapshot_at") if self.artifact else None
-        return datetime.fromisoformat(told) if told else None
+        return self.artifact.snapshot_at if self.artifact else None
 
     @cached_property
     def link(self) -> str | None:

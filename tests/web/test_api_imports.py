@@ -226,17 +226,12 @@ def test_pages_follow_each_other(api, imports):
     assert second["next"] is None
 
 
-def test_the_list_of_jobs_asks_as_often_for_many_imports(api, imports):
-    from sqlalchemy import event
-
+def test_the_list_of_jobs_asks_as_often_for_many_imports(api, imports, statements):
     upload = imports.upload()
     for _ in range(4):
         imports.create(upload=upload)
-    with api.app.app_context():
-        engine = db.engine
-    asked: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+    statements.clear()
     api.get("/jobs?limit=1")
-    short = len(asked)
+    short = len(statements)
     api.get("/jobs")
-    assert len(asked) == 2 * short
+    assert len(statements) == 2 * short

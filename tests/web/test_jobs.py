@@ -176,6 +176,20 @@ def test_the_list_shows_my_jobs_and_nobody_elses(
     assert "Everybody" not in words
 
 
+@pytest.mark.parametrize("path", ["/jobs", "/api/v1/jobs"])
+def test_no_list_reads_receipts(
+    signed_in: FlaskClient, job: Any, file: Any, statements: list[str], path: str
+) -> None:
+    members = [{"name": f"{number}.csv", "rows": 1, "bytes": 9} for number in range(50)]
+    for _ in range(3):
+        file(job("succeeded"), receipt={"snapshot_at": "2026-01-31T09:15:00+00:00", "members": members})
+    statements.clear()
+    assert signed_in.get(path).status_code == 200
+    [asked] = [statement for statement in statements if "FROM artifacts" in statement]
+    assert not re.search(r"artifacts\.receipt( AS|,)", asked)
+    assert "JOIN" not in asked
+
+
 def test_the_list_is_filtered_by_state(signed_in: FlaskClient, job: Any) -> None:
     job("failed", title="Bad one")
     job("queued", title="Waiting one")
