@@ -1,6 +1,6 @@
 """Cutting a text into pieces at the ends of records, a line break in quotes being none. Pure.
 
-Records are what `app.imports.file.records` says. Where all quotes of a stretch stand as they should, their parity
+Records are what `records` says. Where all quotes of a stretch stand as they should, their parity
 alone tells where records end, which costs a tenth; elsewhere `scan` goes through it. A piece's bytes are
 held while its end is looked for, and forgotten: only offsets come out.
 """

@@ -1,6 +1,6 @@
 """A chunk's text as columns of texts. What is no record is refused by itself, the others are unharmed. Pure.
 
-Arrow's reader makes the columns; `app.imports.file.records` says on which lines they stand, and keeps from Arrow
+Arrow's reader makes the columns; `records` says on which lines they stand, and keeps from Arrow
 what it can't or shouldn't read.
 """
 
