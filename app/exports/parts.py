@@ -1,11 +1,8 @@
 """An export in parts: cut by ranges of a key, made by whoever is free, joined in order.
 
 One worker has the job: it holds the snapshot, plans the parts, makes parts like everybody else, and joins
-what is finished. Others help: `help_out` takes parts of a job until none is left. A finished part is a
-checkpoint: it outlives every process, and the next attempt only makes what is missing.
-
-Each part is read back once, in order, while later ones are still being made: that gives the whole file's
-SHA-256, and shows that what is stored is what was written.
+what is finished (`joining`). Others help: `help_out` takes parts of a job until none is left. A finished
+part is a checkpoint: it outlives every process, and the next attempt only makes what is missing.
 """
 
 from __future__ import annotations
@@ -17,20 +14,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self
 from uuid import UUID
 
-from flask import current_app
-from isal.isal_zlib import crc32
 from sqlalchemy import Connection, exists, func, select, update
 
 from app import dispatch, events, settings, storage
-from app.errors import Interruption, LeaseLost, ObjectMissing, WaybillError
+from app.errors import Interruption, LeaseLost, WaybillError
 from app.exports.flow import Flow, Made, compressor, found_whole, reconcile
+from app.exports.joining import GLANCE, Crc32, Joiner
 from app.exports.order import Order
 from app.extensions import db
 from app.leases import Hold, Lease
@@ -40,13 +34,10 @@ from app.models.part import DONE, QUEUED, Part, Taken
 from app.progress import Ticker
 from app.reports import SqlReport, Statement, ordered_by
 from app.sources import Copy, Reading
-from app.storage import Writer
 
 log = logging.getLogger(__name__)
 
 MOST_PARTS = 100
-# How long to wait for parts in others' hands before looking again, in seconds.
-GLANCE = 0.05
 # How many parts of a job a process makes at once.
 HANDS = 2
 # When a message that finds no hand free comes again, in milliseconds.
@@ -92,7 +83,7 @@ def make(lease: Lease, order: Order, reading: Reading, key: str, filename: str) 
         return None
     with (
         storage.current().writer(key, content_type=order.content_type, filename=filename) as writer,
-        _Joiner(lease, writer) as joiner,
+        Joiner(lease, writer) as joiner,
         hands.of(lease.job_id),
     ):
         while not joiner.complete:
@@ -294,16 +285,6 @@ def _finish(taken: Taken, key: str, rows: int, flow: Flow) -> None:
         events.publish_line(job.job_id, job.owner_id, line)
 
 
-class Crc32:
-    """A checksum that costs next to nothing, for what is proven again by the whole file's SHA-256."""
-
-    def __init__(self) -> None:
-        self.value = 0
-
-    def update(self, block: bytes) -> None:
-        self.value = crc32(block, self.value)
-
-
 class Hands:
     """How many parts of each job this process makes just now."""
 
@@ -327,103 +308,3 @@ class Hands:
 
 # This process's own.
 hands = Hands()
-
-
-class _Joiner:
-    """Adds finished parts to the file, in order, and hashes them on the way, in a thread of its own."""
-
-    def __init__(self, lease: Lease, writer: Writer) -> None:
-        self._lease, self._writer = lease, writer
-        self._app = current_app._get_current_object()  # type: ignore[attr-defined]
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="joiner")
-        self._left = threading.Event()
-        self._keys: list[str] = []
-        self._total = self._count()
-        self.sha = hashlib.sha256()
-        self.rows = self.size = 0
-        self.receipts: list[dict[str, Any]] = []
-
-    def __enter__(self) -> Self:
-        self._joined = self._pool.submit(self._join_all)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._left.set()
-        self._pool.shutdown()
-
-    @property
-    def complete(self) -> bool:
-        """Whether all parts are in the file; raises what stood in the way."""
-        return self._joined.done() and self._joined.result() is None
-
-    def wait(self, seconds: float) -> None:
-        """Until all parts are in the file, or something stands in the way; `seconds` at most."""
-        wait([self._joined], timeout=seconds)
-
-    def forget_objects(self) -> None:
-        for key in self._keys:
-            storage.current().delete(key)
-
-    def _join_all(self) -> None:
-        with self._app.app_context():
-            while True:
-                for part in self._finished():
-                    if self._left.is_set() or not self._join(part):
-                        break
-                if len(self._keys) == self._total or self._left.wait(GLANCE):
-                    return
-
-    def _join(self, part: Any) -> bool:
-        sha = self.sha.copy()
-        try:
-            sound = self._read_back(part, sha)
-        except ObjectMissing:
-            sound = False
-        if not sound:
-            self._lease.log(f"Part {part.number} is not what was written; it is made again.", "warning")
-            with db.engine.begin() as conn:
-                parts.remake(conn, self._lease.job_id, part.number)
-            return False
-        self._writer.append(part.key)
-        self._keys.append(part.key)
-        self.sha = sha
-        self.rows += part.rows
-        self.size += part.bytes
-        self.receipts.append(
-            {
-                "number": part.number,
-                "rows": part.rows,
-                "bytes": part.bytes,
-                "snapshot_at": part.snapshot_at.isoformat(),
-            }
-        )
-        return True
-
-    def _read_back(self, part: Any, sha: Any) -> bool:
-        check, size = Crc32(), 0
-        for block in storage.current().open(part.key):
-            self._lease.check()
-            sha.update(block)
-            check.update(block)
-            size += len(block)
-        return (size, check.value) == (part.bytes, part.crc32)
-
-    def _finished(self) -> Iterator[Any]:
-        """The next parts in order, as far as they are done."""
-        after = len(self._keys)
-        query = (
-            select(Part.number, Part.status, Part.key, Part.rows, Part.bytes, Part.crc32, Part.snapshot_at)
-            .where(Part.job_id == self._lease.job_id, Part.number > after)
-            .order_by(Part.number)
-        )
-        with db.engine.connect() as conn:
-            found = conn.execute(query).all()
-        for part in found:
-            if part.status != DONE:
-                return
-            yield part
-
-    def _count(self) -> int:
-        with db.engine.connect() as conn:
-            query = select(func.count()).where(Part.job_id == self._lease.job_id)
-            return int(conn.execute(query).scalar_one())
