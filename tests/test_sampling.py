@@ -1,4 +1,5 @@
-"""The first rows of reports in Python: started as for an export, and stopped after the last one shown."""
+"""First rows: of reports in Python, started as for an export, and stopped after the last one shown; and of
+queries that never end. Nobody else waits for them."""
 
 from __future__ import annotations
 
@@ -6,14 +7,18 @@ import http.client
 import json
 import logging
 import os
+import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+import duckdb
+import psutil
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select
@@ -54,6 +59,11 @@ ENDLESS = {
     "one query": "yield from context.query('SELECT 1, 2, pg_sleep(60)')",
     "no question": "while True:\n    pass\nyield",
     "deaf": "while True:\n    try:\n        sum(range(1000))\n    except Exception:\n        pass\nyield",
+}
+# Queries in libraries that compute for minutes and know nothing of gevent, by the scheme of their source.
+ENDLESS_SQL = {
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS i FROM n",
+    "duckdb": "SELECT max(hash(a.range + b.range)) AS i FROM range(10000000) AS a, range(1000000) AS b",
 }
 
 
@@ -286,7 +296,7 @@ def test_a_program_without_end_is_stopped(
 
 @pytest.mark.usefixtures("hurry")
 def test_programs_that_do_not_stop_are_not_joined_by_more_and_more(
-    add: Callable[..., None], take: Callable[..., sampling.Sample], marks: Path
+    add: Callable[..., None], take: Callable[..., sampling.Sample], marks: Path, member: User
 ) -> None:
     add(
         """
@@ -304,6 +314,10 @@ yield 1, 2, 3
             assert "did not come" in take().trouble
             assert questions.at_work() == number
         assert "Too many questions" in take().trouble
+        # A place is left to what is asked for forms and jobs.
+        report = jobs.report_for(db.session.merge(member), "made")
+        limit = timedelta(seconds=PATIENCE)
+        assert questions.ask(report, limit, lambda reading: list(reading.rows("SELECT 7", {}))) == [(7,)]
     finally:
         (marks / "enough").touch()
         until(lambda: not questions.at_work())
@@ -385,16 +399,49 @@ def test_the_api_gives_them(signed_in: FlaskClient, auth: Auth, add_bundle: Call
     assert answer.get_json()["sample"] == expected
 
 
+@dataclass(frozen=True)
+class Web:
+    """A web process as it runs in production, with reports of ours."""
+
+    port: int
+    process: psutil.Process
+    secret: str
+
+    def ask(self, method: str, path: str, body: str = "") -> http.client.HTTPConnection:
+        """A connection whose answer is on its way."""
+        headers = {"Authorization": f"Bearer {self.secret}", "Content-Type": "application/json"}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection.request(method, path, body or None, headers)
+        return connection
+
+    def trouble(self, connection: http.client.HTTPConnection) -> str:
+        """Why there are no first rows."""
+        with closing(connection):
+            trouble: str = json.loads(connection.getresponse().read())["sample"]["trouble"]
+        return trouble
+
+    def first_rows(self, keys: Sequence[str]) -> list[http.client.HTTPConnection]:
+        return [self.ask("POST", f"/api/v1/reports/{key}/preflight", '{"sample": true}') for key in keys]
+
+    def idle(self) -> bool:
+        return all(worker.cpu_percent(interval=0.5) < 20 for worker in self.process.children())
+
+
 @pytest.fixture
-def web(session_environ: dict[str, str], services: Services, tmp_path: Path) -> Iterator[int]:
-    """A web process as it runs in production, with reports of ours; its port."""
+def web(session_environ: dict[str, str], services: Services, tmp_path: Path, member: User) -> Iterator[Web]:
     folder = tmp_path / "served"
     folder.mkdir()
     for name in ("no question", "one query"):
         head = PROGRAM.format(base="Report", options=COLUMNS, method="rows")
         (folder / f"{name.replace(' ', '_')}.py").write_text(head + indent(ENDLESS[name], " " * 8))
+    for name, sql in ENDLESS_SQL.items():
+        (folder / f"{name}.sql").write_text(f'/*\ntitle = "{name}"\nsource = "{name}"\n*/\n{sql}')
+    with closing(sqlite3.connect(tmp_path / "sqlite")) as file:
+        file.execute("CREATE TABLE things (id)")
+    duckdb.connect(str(tmp_path / "duckdb")).close()
     port = free_port()
     environ = {**session_environ, "PORT": str(port), "REPORTS_PATH": str(folder), "PATH": os.environ["PATH"]}
+    environ |= {f"SOURCE_{name.upper()}_URL": f"{name}:///{tmp_path / name}" for name in ENDLESS_SQL}
     gunicorn = str(Path(sys.executable).with_name("gunicorn"))
     child = Child(
         "web",
@@ -403,30 +450,23 @@ def web(session_environ: dict[str, str], services: Services, tmp_path: Path) -> 
         environ=environ,
         directory=ROOT,
     )
+    _, secret = ApiToken.create(member, "test")
+    db.session.commit()
     child.start()
     child.wait_until(lambda: listens(port))
-    yield port
+    yield Web(port, psutil.Process(child.pid), secret)
     child.stop()
 
 
-def test_the_web_process_serves_others_meanwhile(web: int, member: User) -> None:
-    """Without a thread of its own, the program that asks nothing would keep this process for ever."""
-    _, secret = ApiToken.create(member, "test")
-    db.session.commit()
-    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
-
-    def call(method: str, path: str, body: str = "") -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection("127.0.0.1", web, timeout=PATIENCE)
-        connection.request(method, path, body or None, headers)
-        return connection
-
-    def sampled(connection: http.client.HTTPConnection) -> Any:
-        return json.loads(connection.getresponse().read())["sample"]
-
-    paths = [f"/api/v1/reports/{key}/preflight" for key in ("no_question", "one_query")]
-    slow = [call("POST", path, '{"sample": true}') for path in paths]
-    other = call("GET", "/healthz")
-    with closing(slow[0]), closing(slow[1]), closing(other):
+@pytest.mark.slow
+def test_the_web_process_serves_others_meanwhile(web: Web) -> None:
+    """Without threads of their own, any of these would keep this process for ever."""
+    busy = web.first_rows(["no_question", *ENDLESS_SQL])
+    with closing(web.ask("GET", "/healthz")) as other:
         assert other.getresponse().status == 200
-        for connection in slow:
-            assert "did not come within 5 s" in sampled(connection)["trouble"]
+    for connection in busy:
+        assert "did not come within 5 s" in web.trouble(connection)
+    until(web.idle)
+    # There are as many places as there were.
+    for connection in web.first_rows(["one_query"] * sampling.MOST):
+        assert "did not come within 5 s" in web.trouble(connection)
