@@ -8,7 +8,7 @@
     running    queued     release   the worker that holds it, stopping or failing
     any        queued     restart   the next attempt, for what was not finished; or a part found broken
 
-Like a job's, every write is fenced: by the part's own claim, and by the attempt it was taken for.
+Every write is fenced; see app/models/taking.py.
 """
 
 from __future__ import annotations
@@ -20,44 +20,24 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    DateTime,
-    ForeignKey,
-    String,
-    Text,
-    and_,
-    delete,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
-from sqlalchemy.orm import Mapped, aliased, mapped_column
+from sqlalchemy import BigInteger, Connection, DateTime, String, Text, delete, func, insert, update
+from sqlalchemy.orm import Mapped, mapped_column
 
 from app.extensions import db
-from app.models.job import Claim, Job, held
+from app.models import taking
+from app.models.job import Claim
 
-QUEUED, RUNNING, DONE = "queued", "running", "done"
+QUEUED, DONE = taking.QUEUED, taking.DONE
 
 
-class Part(db.Model):  # type: ignore[misc, name-defined]
+class Part(taking.Takeable, db.Model):  # type: ignore[misc, name-defined]
     __tablename__ = "parts"
 
-    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     # Keys from `lower` (included) up to `upper`, as the source writes them; None: no bound.
     lower: Mapped[str | None] = mapped_column(Text)
     upper: Mapped[str | None] = mapped_column(Text)
     # What the parts are cut from: another query, format or column makes them useless.
     fingerprint: Mapped[str] = mapped_column(String(64))
-    status: Mapped[str] = mapped_column(String(10), default=QUEUED)
-    # The number of the last take: the part's fencing token.
-    claim: Mapped[int] = mapped_column(default=0, server_default="0")
-    lease_expires_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     # The source's name for the state that the part is read from, and when that was.
     snapshot: Mapped[str] = mapped_column(String(100), default="")
     snapshot_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
@@ -68,12 +48,11 @@ class Part(db.Model):  # type: ignore[misc, name-defined]
 
 
 @dataclass(frozen=True)
-class Taken:
+class Taken(taking.Taken):
     """A part in one worker's hands."""
 
-    job: Claim
-    number: int
-    claim: int
+    table = Part
+
     lower: str | None
     upper: str | None
     snapshot: str
@@ -109,64 +88,21 @@ def remake(conn: Connection, job_id: UUID, number: int) -> None:
 
 def take(conn: Connection, job: Claim, lease: timedelta) -> Taken | None:
     """The next part that nobody has; None if there is none, or the attempt holds the job no more."""
-    free = aliased(Part)
-    lapsed = and_(free.status == RUNNING, free.lease_expires_at < func.clock_timestamp())
-    chosen = (
-        select(free.number)
-        .where(free.job_id == job.job_id, or_(free.status == QUEUED, lapsed), _attempt_holds(job))
-        .order_by(free.number)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=free)
-        .scalar_subquery()
-    )
-    row = conn.execute(
-        update(Part)
-        .where(Part.job_id == job.job_id, Part.number == chosen)
-        .values(
-            status=RUNNING,
-            claim=Part.claim + 1,
-            rows=0,
-            lease_expires_at=func.clock_timestamp() + lease,
-        )
-        .returning(Part.number, Part.claim, Part.lower, Part.upper, Part.snapshot, Part.snapshot_at)
-    ).first()
-    return Taken(job, *row) if row else None
+    return taking.take(conn, Taken, job, lease, rows=0)
 
 
-def renew(conn: Connection, part: Taken, lease: timedelta) -> bool:
-    """Prolong the lease; False if the part is another's, or the attempt holds the job no more."""
-    return _change(conn, part, lease_expires_at=func.clock_timestamp() + lease)
+renew = taking.renew
 
 
 def progress(conn: Connection, part: Taken, rows: int) -> bool:
-    return _change(conn, part, rows=rows)
+    return taking.change(conn, part, rows=rows)
 
 
 def finish(conn: Connection, part: Taken, **made: Any) -> bool:
     """running -> done; `made` holds key, rows, bytes and crc32."""
-    return _change(conn, part, status=DONE, lease_expires_at=None, **made)
+    return taking.hand_in(conn, part, DONE, **made)
 
 
 def release(conn: Connection, part: Taken) -> bool:
     """running -> queued: somebody else makes it."""
-    return _change(conn, part, status=QUEUED, lease_expires_at=None, rows=0)
-
-
-def _change(conn: Connection, part: Taken, **values: Any) -> bool:
-    statement = (
-        update(Part)
-        .where(
-            Part.job_id == part.job.job_id,
-            Part.number == part.number,
-            Part.claim == part.claim,
-            Part.status == RUNNING,
-            _attempt_holds(part.job),
-        )
-        .values(**values)
-        .returning(Part.number)
-    )
-    return conn.execute(statement).first() is not None
-
-
-def _attempt_holds(job: Claim) -> ColumnElement[bool]:
-    return select(Job.id).where(*held(job)).exists()
+    return taking.hand_in(conn, part, QUEUED, rows=0)

@@ -408,11 +408,11 @@ def upgrade():
     op.create_table(
         "parts",
         sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("lower", sa.Text(), nullable=True),
         sa.Column("upper", sa.Text(), nullable=True),
         sa.Column("fingerprint", sa.String(length=64), nullable=False),
-        sa.Column("status", sa.String(length=10), nullable=False),
+        sa.Column("status", sa.String(length=10), server_default="queued", nullable=False),
         sa.Column("claim", sa.Integer(), server_default="0", nullable=False),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("snapshot", sa.String(length=100), nullable=False),
