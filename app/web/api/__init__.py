@@ -14,11 +14,11 @@ from apiflask import APIBlueprint, APIFlask, HTTPError
 from flask import jsonify, render_template, request, url_for
 from flask_security import auth_required, current_user
 from markupsafe import Markup, escape
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import UnsupportedMediaType
 from werkzeug.wrappers import Response
 
 from app import formats, jobs, preflight, sampling
-from app.errors import InvalidParams, InvalidRequest
+from app.errors import InvalidParams
 from app.imports import requests
 from app.models.artifact import Artifact
 from app.models.imports import Import
@@ -164,8 +164,7 @@ def create_export(json_data: schemas.ExportRequest, headers_data: schemas.Export
         time_zone=json_data.time_zone,
         fresh=json_data.fresh,
     )
-    replay = {"Idempotent-Replay": "true"} if job.replayed else {}
-    return job_json(job), 202, {"Location": job_url(job), **replay}
+    return worked_on(job)
 
 
 @api.get("/jobs")
@@ -188,11 +187,7 @@ def list_jobs(query_data: schemas.JobsQuery) -> Any:
     artifacts, now = jobs.artifacts_of(found), jobs.database_now()
     kept = jobs.imports_of(found)
     items = [job_json(job, artifacts.get(job.id), now, kept.get(job.import_id)) for job in found]
-    if cursor is None:
-        return {"items": items, "next": None}
-    following = query_data.model_dump(exclude_defaults=True) | {"before": cursor}
-    url = absolute(url_for("api.list_jobs", **following))
-    return {"items": items, "next": url}, 200, {"Link": f'<{url}>; rel="next"'}
+    return page("api.list_jobs", query_data, items, cursor)
 
 
 @api.get("/jobs/<uuid:id>")
@@ -263,18 +258,12 @@ def read_body() -> None:
     if endpoint in WITH_LISTS and request.mimetype == "multipart/form-data":
         bodies.read_parts(limit)
         return
-    # One more, as Werkzeug cuts a body that comes without its length at the limit, and says nothing.
-    request.max_content_length = limit + 1
-    if len(request.get_data()) > limit:
-        raise RequestEntityTooLarge
+    bodies.read(limit)
     if endpoint not in WITH_BODY:
         return
     if not request.is_json:
         raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
-    try:
-        request.get_json()
-    except RecursionError:
-        raise InvalidRequest("The JSON is nested too deeply. Nothing was changed.") from None
+    bodies.read_json()
 
 
 @api.errorhandler(HTTPError)
@@ -318,18 +307,25 @@ def format_json(format: formats.Format, report: Report) -> dict[str, Any]:
     }
 
 
+def page(endpoint: str, query: schemas.Question, items: list[Any], cursor: str | None) -> Any:
+    """One page of a list, and the same `query` at the `cursor` as the next one; None: there is none."""
+    if cursor is None:
+        return {"items": items, "next": None}
+    following = query.model_dump(exclude_defaults=True) | {"before": cursor}
+    url = absolute(url_for(endpoint, **following))
+    return {"items": items, "next": url}, 200, {"Link": f'<{url}>; rel="next"'}
+
+
 def worked_on(job: Job) -> tuple[dict[str, Any], int, dict[str, str]]:
-    return job_json(job), 202, {"Location": job_url(job)}
+    """The job, new or changed, and where to look at it."""
+    replay = {"Idempotent-Replay": "true"} if job.replayed else {}
+    return job_json(job), 202, {"Location": absolute(url_for("api.get_job", id=job.id)), **replay}
 
 
 def job_json(
     job: Job, artifact: Artifact | None = None, now: datetime | None = None, import_: Import | None = None
 ) -> dict[str, Any]:
     return jobs.as_json(job, artifact, now, import_) | {"url": absolute(f"/jobs/{job.id}")}
-
-
-def job_url(job: Job) -> str:
-    return absolute(url_for("api.get_job", id=job.id))
 
 
 def absolute(path: str) -> str:

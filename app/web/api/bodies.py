@@ -1,4 +1,4 @@
-"""Bodies of several parts: the request as JSON, and files with the values of its lists."""
+"""Bodies: JSON; or several parts, the request as JSON and files with the values of its lists."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from json import loads
 from typing import IO, Any
 
 from flask import request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from app import jobs, lists
 from app.errors import InvalidParams, InvalidRequest
@@ -25,6 +26,22 @@ class Sent:
 
     file: IO[bytes]
     column: str | None
+
+
+def read(limit: int) -> None:
+    """Take in the whole body; raises RequestEntityTooLarge if it has more than `limit` bytes."""
+    # One more, as Werkzeug cuts a body that comes without its length at the limit, and says nothing.
+    request.max_content_length = limit + 1
+    if len(request.get_data()) > limit:
+        raise RequestEntityTooLarge
+
+
+def read_json() -> Any:
+    """What the body says; raises BadRequest, or InvalidRequest if it nests too deeply."""
+    try:
+        return request.get_json()
+    except RecursionError:
+        raise InvalidRequest("The JSON is nested too deeply. Nothing was changed.") from None
 
 
 def read_parts(limit: int) -> None:

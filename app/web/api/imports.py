@@ -11,10 +11,10 @@ from apiflask import APIBlueprint, HTTPError
 from flask import request, url_for
 from pydantic import ValidationError
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import UnsupportedMediaType
 
 from app import events, importers, jobs, uploads
-from app.errors import InvalidParams, InvalidRequest
+from app.errors import InvalidParams
 from app.importers import Column, Importer
 from app.imports import requests
 from app.imports.file.dialect import Dialect
@@ -23,9 +23,10 @@ from app.models.imports import Import
 from app.models.job import Job
 from app.models.upload import Upload
 from app.web.api import (
-    BODY_LIMIT,
     absolute,
+    bodies,
     import_schemas,
+    page,
     read_body,
     revalidated,
     schemas,
@@ -111,8 +112,7 @@ def create_import(headers_data: schemas.ExportHeaders) -> Any:
         parent=parent,
         idempotency_key=headers_data.idempotency_key,
     )
-    body, status, headers = worked_on(job)
-    return body, status, headers | ({"Idempotent-Replay": "true"} if job.replayed else {})
+    return worked_on(job)
 
 
 @api.get("/imports")
@@ -134,11 +134,7 @@ def list_imports(query_data: import_schemas.ImportsQuery) -> Any:
     )
     steps = requests.jobs_of(found)
     items = [import_json(import_, steps[import_.id]) for import_ in found]
-    if cursor is None:
-        return {"items": items, "next": None}
-    following = query_data.model_dump(exclude_defaults=True) | {"before": cursor}
-    url = absolute(url_for("imports_api.list_imports", **following))
-    return {"items": items, "next": url}, 200, {"Link": f'<{url}>; rel="next"'}
+    return page("imports_api.list_imports", query_data, items, cursor)
 
 
 @api.get("/imports/<uuid:id>")
@@ -170,8 +166,7 @@ def create_step(id: UUID, json_data: import_schemas.StepRequest, headers_data: s
     """
     import_ = requests.find(me(), id)
     job = requests.request(me(), import_, json_data.step, idempotency_key=headers_data.idempotency_key)
-    body, status, headers = worked_on(job)
-    return body, status, headers | ({"Idempotent-Replay": "true"} if job.replayed else {})
+    return worked_on(job)
 
 
 @api.post("/jobs/<uuid:id>/pause")
@@ -267,22 +262,12 @@ def _asked() -> tuple[import_schemas.ImportRequest, Upload]:
         if form.upload is not None:
             return asked, form.upload
     elif request.is_json:
-        asked = _valid(_json())
+        asked = _valid(bodies.read_json())
     else:
         raise UnsupportedMediaType("Send multipart/form-data with a file, or JSON that names an upload.")
     if asked.upload is None:
         raise InvalidParams({"file": "Send a file, or name a complete upload."})
     return asked, uploads.find(me(), asked.upload)
-
-
-def _json() -> Any:
-    request.max_content_length = BODY_LIMIT + 1
-    if len(request.get_data()) > BODY_LIMIT:
-        raise RequestEntityTooLarge
-    try:
-        return request.get_json()
-    except RecursionError:
-        raise InvalidRequest("The JSON is nested too deeply. Nothing was changed.") from None
 
 
 def _of_form(fields: MultiDict[str, str]) -> dict[str, Any]:
