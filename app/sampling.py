@@ -20,6 +20,7 @@ from app import formats, questions
 from app.errors import Interruption, SourceLate, WaybillError
 from app.exports import content
 from app.formats._members import Names
+from app.formats._values import as_text
 from app.preflight import Program, Request
 from app.reports import Bundle, File, Query, Statement, compose
 from app.sources import Reading
@@ -50,7 +51,7 @@ class Sample:
 def sample(request: Request) -> Sample:
     """The first rows, read only and with a time limit. Holds no connection of ours."""
     if not request.report.sampled:
-        return Sample(trouble="The first rows of this report are not shown: they are known when it has run.")
+        return Sample(trouble="The first rows are not shown: this report is started for exports alone.")
     try:
         return questions.ask(request.report, LIMIT, lambda reading: _first_rows(request, reading), MOST)
     except SourceLate:
@@ -83,7 +84,7 @@ def _first(rows: Iterable[Sequence[object]]) -> list[list[str | None]]:
 def _shown(value: object) -> str | None:
     if value is None:
         return None
-    text = "\\x" + value.hex() if isinstance(value, bytes) else str(value)
+    text = as_text(value)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 

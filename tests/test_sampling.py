@@ -165,7 +165,7 @@ def test_it_is_started_with_what_was_asked_and_who_asks(
     )
     assert take({"day": "2026-01-31"}).rows == [
         ["2026-01-31", "member@example.org", str(member.id)],
-        ["2026-01-31", "[1, 2]", None],
+        ["2026-01-31", "{1,2}", None],
     ]
 
 
@@ -385,7 +385,7 @@ def test_the_form_says_that_they_are_not_shown(
     add("yield 1, 2, 3", COLUMNS + "\n    sampled = False")
     page = signed_in.get("/reports/made").text
     assert "Show the first rows" not in page
-    assert "known when it has run" in page
+    assert "started for exports alone" in page
     assert "are not shown" in ask(signed_in, auth)
 
 

@@ -9,6 +9,7 @@ const LARGE = 1024 * 1024;
 if (form) {
   const panel = document.getElementById("forecast-panel");
   const show = panel.querySelector("[name=sample]");
+  const wording = show?.textContent;
   panel.querySelector("[data-estimate]").hidden = true;
   let timer = null;
   let asking = null;
@@ -47,7 +48,10 @@ if (form) {
       if (error.name !== "AbortError") console.warn(error.message);
     } finally {
       if (asking === mine) panel.removeAttribute("aria-busy");
-      if (withSample) show.removeAttribute("aria-disabled");
+      if (withSample) {
+        show.removeAttribute("aria-disabled");
+        show.textContent = wording;
+      }
     }
   };
 
@@ -55,6 +59,7 @@ if (form) {
     event.preventDefault();
     if (show.getAttribute("aria-disabled") === "true") return;
     show.setAttribute("aria-disabled", "true");
+    show.textContent = "Reading the first rows …";
     ask(true);
   });
   const soon = () => {

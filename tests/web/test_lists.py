@@ -91,7 +91,7 @@ def test_the_form_takes_a_file_beside_the_text(signed_in: FlaskClient) -> None:
     shown = signed_in.get("/reports/find").text
     assert 'enctype="multipart/form-data"' in shown
     assert 'type="file" id="param-ids-file" name="list-file.ids"' in shown
-    assert "in one zip archive" in shown
+    assert "and what of the list was not found, in files of this format" in shown
     assert 'name="compression"' not in shown
 
 
