@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, delete, func, select, tuple_, update
@@ -69,28 +69,18 @@ def request_export(
     asked = fingerprint(report.key, raw_params, format, dialect, compression, columns, time_zone, fresh)
     if idempotency_key and (known := earlier(user, idempotency_key, asked)):
         return known
-    found, dialect = formats.find(format, dialect)
-    compression = _compression(report, found, compression)
-    zone = user.zone if time_zone is None else zones.check(time_zone)
-    given = report.params.validate(raw_params, now=database_now(), tz=zones.zone(zone))
-    db.session.rollback()  # no connection is held while the storage or the source is asked
+    given, writing = _checked(user, report, raw_params, format, dialect, compression, columns, time_zone)
     params = lists.put_away(report.params, given)
-    if columns is not None:
-        columns = choices.choose(report, columns)
     job = Job(
         kind="export",
         definition=report.key,
         title=report.title,
         owner_id=user.id,
         params=params,
-        format=format,
-        dialect=dialect,
-        compression=compression,
-        columns=columns,
-        time_zone=zone,
         queue=report.queue,
         idempotency_key=idempotency_key,
         request_sha256=asked,
+        **writing._asdict(),
     )
     job.sameness = sharing.sameness(report, job)
     leader = None if fresh else _leader(report, job)
@@ -119,14 +109,10 @@ def think_of(
     Afterwards no connection is held.
     """
     report = report_for(user, key)
-    found, _ = formats.find(format, dialect)
-    compression = _compression(report, found, compression)
-    zone = user.zone if time_zone is None else zones.check(time_zone)
-    params = report.params.validate(raw_params, now=database_now(), tz=zones.zone(zone))
+    params, writing = _checked(user, report, raw_params, format, dialect, compression, columns, time_zone)
     query, program = preflight.query(report, params, user), preflight.program(report, params, user)
     db.session.rollback()
-    chosen = None if columns is None else choices.choose(report, columns)
-    return preflight.Request(report, query, format, compression, chosen, program)
+    return preflight.Request(report, query, writing.format, writing.compression, writing.columns, program)
 
 
 def again(user: User, job: Job) -> Job:
@@ -330,6 +316,36 @@ def _artifact_json(artifact: Artifact, now: datetime | None) -> dict[str, Any]:
         "receipt_url": url and f"{url}/receipt",
         "expires_at": events.rfc3339(artifact.expires_at),
     }
+
+
+class _Writing(NamedTuple):
+    """How rows become the file: what a job of an export is told beside its params."""
+
+    format: str
+    dialect: str
+    compression: str
+    columns: list[str] | None
+    time_zone: str
+
+
+def _checked(
+    user: User,
+    report: Report,
+    raw_params: Mapping[str, object],
+    format: str,
+    dialect: str | None,
+    compression: str,
+    columns: Sequence[str] | None,
+    time_zone: str | None,
+) -> tuple[dict[str, Any], _Writing]:
+    """The frozen params, long lists still in them, and the rest; afterwards no connection is held."""
+    found, dialect = formats.find(format, dialect)
+    compression = _compression(report, found, compression)
+    zone = user.zone if time_zone is None else zones.check(time_zone)
+    params = report.params.validate(raw_params, now=database_now(), tz=zones.zone(zone))
+    db.session.rollback()  # the source may be asked for its columns
+    chosen = None if columns is None else choices.choose(report, columns)
+    return params, _Writing(format, dialect, compression, chosen, zone)
 
 
 def _compression(report: Report, format: Format, compression: str) -> str:

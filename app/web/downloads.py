@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -41,27 +41,13 @@ Ending = Literal["expired", "revoked", "replaced", "gone"]
 @pages.get("/d/<token>")
 def fetch(token: str) -> Response:
     """The file, as a whole or a range; 404 for a link we never made, 410 for one that is over."""
-    now = jobs.database_now()
-    claim = _claimed(token, now)
-    artifact = db.session.get(Artifact, claim.artifact_id)
-    if artifact is None:
-        return _over("gone", None)
-    _check_sign_in(artifact)
-    ending = _ending(artifact, claim, now)
-    return _over(ending, artifact) if ending else _hand_out(artifact)
+    return _opened(token, _hand_out)
 
 
 @pages.get("/d/<token>/receipt")
 def fetch_receipt(token: str) -> Response:
     """The file's receipt, for whom the link gives the file."""
-    now = jobs.database_now()
-    claim = _claimed(token, now)
-    artifact = db.session.get(Artifact, claim.artifact_id)
-    if artifact is None:
-        return _over("gone", None)
-    _check_sign_in(artifact)
-    ending = _ending(artifact, claim, now)
-    return _over(ending, artifact) if ending else _receipt(artifact)
+    return _opened(token, _receipt)
 
 
 @pages.get("/jobs/<uuid:job_id>/receipt")
@@ -117,6 +103,18 @@ def keep_secret(response: Response) -> Response:
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "private, no-store")
     return response
+
+
+def _opened(token: str, answer: Callable[[Artifact], Response]) -> Response:
+    """The answer that a good link gives, or why this one gives it no longer."""
+    now = jobs.database_now()
+    claim = _claimed(token, now)
+    artifact = db.session.get(Artifact, claim.artifact_id)
+    if artifact is None:
+        return _over("gone", None)
+    _check_sign_in(artifact)
+    ending = _ending(artifact, claim, now)
+    return _over(ending, artifact) if ending else answer(artifact)
 
 
 def _claimed(token: str, now: datetime) -> links.LinkClaim:
