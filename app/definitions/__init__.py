@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -13,10 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from app.errors import NotFound, WaybillError
 from app.params import did_you_mean
+from app.settings import current
+
+log = logging.getLogger(__name__)
 
 ROLES = ("member", "admin")
 
@@ -126,6 +130,18 @@ class Registry(ABC, Generic[D]):
         self._loaded: _Loaded[D] = _Loaded()
         self._reading = threading.Lock()
 
+    @classmethod
+    def load(
+        cls, paths: str = "", *, sources: Collection[str] = ("demo",), roles: Collection[str] = ROLES
+    ) -> Self:
+        """Read the built-in definitions and those of `paths`.
+
+        Built-in ones that need a source which is not among `sources` are left out.
+        """
+        registry = cls(paths, Known(sources, roles))
+        registry.refresh()
+        return registry
+
     @abstractmethod
     def read(self, path: Path) -> tuple[D, Lines]:
         """The definition of one file; raises Unreadable."""
@@ -151,6 +167,13 @@ class Registry(ABC, Generic[D]):
                 return False
             self._loaded = self._read_all(stamp)
             return True
+
+    def at_work(self) -> Self:
+        """Itself; in development, read again when a file has changed."""
+        if current().development and self.refresh():
+            for problem in self.problems:
+                log.warning("%s", problem)
+        return self
 
     def get(self, key: str) -> D:
         """Raises NotFound, with the nearest key."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from flask import current_app
 
 from app import definitions
-from app.definitions import ROLES, Broken, Finding, Known, Lines
+from app.definitions import Broken, Finding, Lines
 from app.reports._base import Report
 from app.reports._checks import findings
 from app.reports._files import read_python, read_sql
-from app.settings import current
-
-log = logging.getLogger(__name__)
 
 
 class BrokenReports(Broken):
@@ -30,18 +26,6 @@ class Registry(definitions.Registry[Report]):
     built_in = Path(__file__).parent
     broken = BrokenReports
 
-    @classmethod
-    def load(
-        cls, reports_path: str = "", *, sources: Collection[str] = ("demo",), roles: Collection[str] = ROLES
-    ) -> Registry:
-        """Read the built-in reports and those of `reports_path` (folders, joined as in PATH).
-
-        Built-in reports over a source that is not among `sources` are left out.
-        """
-        registry = cls(reports_path, Known(sources, roles))
-        registry.refresh()
-        return registry
-
     def read(self, path: Path) -> tuple[Report, Lines]:
         return read_sql(path) if path.suffix == ".sql" else read_python(path)
 
@@ -52,7 +36,4 @@ class Registry(definitions.Registry[Report]):
 def registry() -> Registry:
     """The reports of the app at work; in development, read again when a file has changed."""
     found: Registry = current_app.extensions["waybill.reports"]
-    if current().development and found.refresh():
-        for problem in found.problems:
-            log.warning("%s", problem)
-    return found
+    return found.at_work()
