@@ -47,7 +47,7 @@ def configure(app: APIFlask, config: Settings) -> None:
     """Flask's and its extensions' own settings, derived from ours."""
     import logging
 
-    from app.web import auth, security, uploads
+    from app.web import security, security_settings, uploads
 
     # Every process would begin its log with a list of the migration tool's plugins.
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
@@ -73,7 +73,7 @@ def configure(app: APIFlask, config: Settings) -> None:
         MAIL_PASSWORD=config.mail_password or None,
         MAIL_DEFAULT_SENDER=config.mail_default_sender,
         **security.flask_settings(config),
-        **auth.security_settings(),
+        **security_settings.flask_settings(),
     )
 
 
