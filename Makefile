@@ -1,4 +1,5 @@
-# Needs Python 3.11 or newer, make and a package index. `make run PORT=8001`, `make test ARGS="-k links"`.
+# Needs Python 3.11 or newer, make and a package index. `make run PORT=8001 DEMO_TASKS=10000` (the port, and how
+# many tasks the demo has), `make test ARGS="-k links"`.
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)) python3)
