@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from itertools import chain
+from threading import Timer
 from typing import Any
 
 from app.errors import QueryFailed
@@ -195,6 +196,17 @@ class Limit:
     def over(self) -> bool:
         return self.broken_off or self.left <= 0
 
+    @contextmanager
+    def watched(self, stop: Callable[[], object]) -> Iterator[None]:
+        """`stop` is called from another thread when the time is over before this is."""
+        timer = Timer(max(0.0, self.left), stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     def meaning(self) -> QueryFailed:
         """Why the query was stopped."""
         if self.broken_off:
@@ -203,6 +215,12 @@ class Limit:
             f"The source {self._source!r} was too slow: the limit is {self._limit.total_seconds():.0f} s. "
             "Ask for less, or ask the operator for a higher limit."
         )
+
+
+def first_line(error: Exception, text: str | None = None) -> str:
+    """The first line of `text`, or of what the driver said; the error's name if that is nothing."""
+    lines = (str(error) if text is None else text).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _columns(sql: str) -> Sequence[str]:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from itertools import chain
-from pathlib import Path
-from threading import Timer
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from app.errors import BadSettings, QueryFailed, SourceDown
-from app.sources import Source
+from app.sources._file import FileSource, path_of
 from app.sources._placeholders import rendered
-from app.sources._streamed import Limit, Result, Streamed
+from app.sources._streamed import Limit, Result, Streamed, first_line
 from app.sources._typed import Batch, Field, Kind
 
 if TYPE_CHECKING:
@@ -56,20 +53,15 @@ _KINDS: dict[str, Kind] = {
 
 
 def open_source(name: str, url: str, timeout: timedelta) -> DuckDb:
-    variable = f"SOURCE_{name.upper()}_URL"
-    path = unquote(urlsplit(url).path).removeprefix("/")
-    if not path or urlsplit(url).netloc:
-        raise BadSettings(f"{variable} names no file; write duckdb:////folder/file.duckdb.")
+    path = path_of(name, url, "duckdb:////folder/file.duckdb")
     if find_spec("duckdb") is None:
-        raise BadSettings(f"{variable} is a DuckDB file. Install the package `duckdb` to read it.")
-    return DuckDb(name, Path(path), timeout)
+        raise BadSettings(
+            f"SOURCE_{name.upper()}_URL is a DuckDB file. Install the package `duckdb` to read it."
+        )
+    return DuckDb(name, path, timeout)
 
 
-class DuckDb(Source):
-    def __init__(self, name: str, path: Path, timeout: timedelta) -> None:
-        self.name = name
-        self._path, self._timeout = path, timeout
-
+class DuckDb(FileSource):
     @contextmanager
     def reading(self, snapshot: str = "") -> Iterator[DuckDbReading]:
         with tempfile.TemporaryDirectory(prefix="waybill-duckdb-") as spill:
@@ -79,15 +71,10 @@ class DuckDb(Source):
             finally:
                 reading.close()
 
-    def warnings(self) -> Sequence[str]:
-        with self.reading():
-            return ()
-
     def _connect(self, spill: str) -> DuckDBPyConnection:
         import duckdb
 
-        if not self._path.is_file():
-            raise SourceDown(f"The source {self.name!r} does not answer: there is no such file.")
+        self._check()
         try:
             conn = duckdb.connect(
                 str(self._path),
@@ -97,7 +84,7 @@ class DuckDb(Source):
             conn.execute("SET TimeZone = 'UTC'")
             conn.execute("BEGIN TRANSACTION READ ONLY")
         except duckdb.Error as error:
-            raise SourceDown(f"The source {self.name!r} does not answer ({_first_line(error)}).") from error
+            raise SourceDown(f"The source {self.name!r} does not answer ({first_line(error)}).") from error
         return conn
 
 
@@ -122,15 +109,8 @@ class DuckDbReading(Streamed):
             # As a relation: only that is streamed.
             return _ArrowResult(self._conn.sql(query, params=bound), self._watched)
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        timer = Timer(max(0.0, self._limit.left), self._conn.interrupt)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def _watched(self) -> AbstractContextManager[None]:
+        return self._limit.watched(self._conn.interrupt)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -141,7 +121,7 @@ class DuckDbReading(Streamed):
         except (duckdb.Error, OSError) as error:
             if self._limit.over:
                 raise self._limit.meaning() from error
-            text = _first_line(error)
+            text = first_line(error)
             raise QueryFailed(f"The source {self._source!r} refused the query: {text}") from error
 
 
@@ -212,8 +192,3 @@ def _composed(sql: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
         return f"(SELECT unnest({place}))" if isinstance(values[name], list | tuple) else place
 
     return rendered(sql, write), used
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

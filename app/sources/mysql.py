@@ -20,7 +20,7 @@ from pymysql.cursors import SSCursor
 from app.errors import BadSettings, QueryFailed, SourceDown, WaybillError
 from app.sources import Source
 from app.sources._placeholders import rendered
-from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed
+from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed, first_line
 from app.sources._typed import Field, Kind
 
 log = logging.getLogger(__name__)
@@ -270,5 +270,4 @@ def _privileges(grant: str) -> str:
 
 
 def _words(error: Exception) -> str:
-    text = str(error.args[1] if len(error.args) > 1 else error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return first_line(error, str(error.args[1] if len(error.args) > 1 else error))

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from threading import Timer
 from typing import Any
 
 from sqlalchemy import (
@@ -36,7 +35,7 @@ from sqlalchemy.types import BigInteger, TypeEngine
 from app.errors import BadSettings, QueryFailed, SourceDown, WaybillError
 from app.sources import LAST_RESORT, Source
 from app.sources._placeholders import rendered
-from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed
+from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed, first_line
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +99,7 @@ class Other(Source):
                 conn = conn.execution_options(isolation_level=level)
         except SQLAlchemyError as error:
             log.warning("Source %s does not answer: %s", self.name, error)
-            raise SourceDown(f"The source {self.name!r} does not answer ({_first_line(error)}).") from error
+            raise SourceDown(f"The source {self.name!r} does not answer ({_line(error)}).") from error
         return conn
 
 
@@ -153,13 +152,8 @@ class OtherReading(Streamed):
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Stopped when its time is over."""
-        timer = Timer(max(0.0, self._limit.left), self._stop)
-        timer.daemon = True
-        timer.start()
-        try:
+        with self._limit.watched(self._stop):
             yield
-        finally:
-            timer.cancel()
         if self._limit.over:
             raise self._limit.meaning()
 
@@ -174,10 +168,8 @@ class OtherReading(Streamed):
         if self._limit.over:
             return self._limit.meaning()
         if isinstance(error, DBAPIError) and error.connection_invalidated:
-            return SourceDown(
-                f"The connection to the source {self._source!r} was cut ({_first_line(error)})."
-            )
-        return QueryFailed(f"The source {self._source!r} refused the query: {_first_line(error)}")
+            return SourceDown(f"The connection to the source {self._source!r} was cut ({_line(error)}).")
+        return QueryFailed(f"The source {self._source!r} refused the query: {_line(error)}")
 
 
 def _levels(conn: Connection) -> Sequence[str]:
@@ -210,6 +202,6 @@ def _composed(sql: str, values: Mapping[str, Any]) -> TextClause:
     return text(query).bindparams(*binds)
 
 
-def _first_line(error: SQLAlchemyError) -> str:
-    found = str(getattr(error, "orig", None) or error).strip()
-    return found.splitlines()[0] if found else type(error).__name__
+def _line(error: SQLAlchemyError) -> str:
+    """What the driver said, without SQLAlchemy's own words."""
+    return first_line(error, str(getattr(error, "orig", None) or error))

@@ -18,12 +18,11 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from threading import Timer
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
-from app.errors import BadSettings, QueryFailed, SourceDown
-from app.sources import Source
+from app.errors import QueryFailed, SourceDown
+from app.sources._file import FileSource, path_of
 from app.sources._placeholders import rendered
 from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed
 from app.sources._typed import Again, Batch, Field
@@ -55,17 +54,10 @@ _HOLDS: dict[str, tuple[type, ...]] = {
 
 
 def open_source(name: str, url: str, timeout: timedelta) -> Sqlite:
-    path = unquote(urlsplit(url).path).removeprefix("/")
-    if not path or urlsplit(url).netloc:
-        raise BadSettings(f"SOURCE_{name.upper()}_URL names no file; write sqlite:////folder/file.db.")
-    return Sqlite(name, Path(path), timeout)
+    return Sqlite(name, path_of(name, url, "sqlite:////folder/file.db"), timeout)
 
 
-class Sqlite(Source):
-    def __init__(self, name: str, path: Path, timeout: timedelta) -> None:
-        self.name = name
-        self._path, self._timeout = path, timeout
-
+class Sqlite(FileSource):
     @contextmanager
     def reading(self, snapshot: str = "") -> Iterator[SqliteReading]:
         uri = f"file:///{quote(str(self._path.absolute()).lstrip('/'))}?mode=ro"
@@ -76,14 +68,8 @@ class Sqlite(Source):
         finally:
             reading.close()
 
-    def warnings(self) -> Sequence[str]:
-        with self.reading():
-            return ()
-
     def _connect(self, uri: str) -> sqlite3.Connection:
-        if not self._path.is_file():
-            # Its name is the operator's business, and told where operators look.
-            raise SourceDown(f"The source {self.name!r} does not answer: there is no such file.")
+        self._check()
         try:
             conn = sqlite3.connect(
                 uri, uri=True, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
@@ -185,16 +171,13 @@ class SqliteReading(Streamed):
             env=os.environ | ALONE,
         )
         self._child = child
-        timer = Timer(max(0.0, self._limit.left), child.kill)
-        timer.daemon = True
-        timer.start()
         try:
             assert child.stdin is not None
-            with suppress(BrokenPipeError), child.stdin as stdin:
-                stdin.write(json.dumps({**asked, "exact": exact, "seconds": seconds}).encode())
-            yield child
+            with self._limit.watched(child.kill):
+                with suppress(BrokenPipeError), child.stdin as stdin:
+                    stdin.write(json.dumps({**asked, "exact": exact, "seconds": seconds}).encode())
+                yield child
         finally:
-            timer.cancel()
             self._child = None
             child.kill()
             child.wait()
