@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from app.dev import apt, spreadsheets
+from app.dev import apt, chromium, mariadb, spreadsheets
+from app.settings import ROOT
 
 
 def program(path: Path, text: str = "") -> Path:
@@ -74,21 +77,62 @@ def test_nothing_is_installed_where_we_may_not(
         apt.find_or_install(find, "weaving", "LOOM")
 
 
-@pytest.mark.parametrize(
-    ("look", "variable", "package"),
-    [
-        (spreadsheets.find_libreoffice, "SOFFICE", "libreoffice-calc-nogui"),
-        (spreadsheets.find_gnumeric, "SSCONVERT", "gnumeric"),
-    ],
-)
-def test_spreadsheets_are_named_or_on_path(
-    look: Callable[[], Path], variable: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+# How each is looked for, the variable that names it, its name on PATH, and the package that brings it.
+PROGRAMS = {
+    "Chromium": (chromium.find, "CHROMIUM", "chromium", ""),
+    "MariaDB": (mariadb.find, "MARIADBD", "mariadbd", "mariadb-server"),
+    "LibreOffice": (spreadsheets.find_libreoffice, "SOFFICE", "soffice", "libreoffice-calc-nogui"),
+    "Gnumeric": (spreadsheets.find_gnumeric, "SSCONVERT", "ssconvert", "gnumeric"),
+}
+Look = tuple[Callable[[], Path], str, str, str]
+
+
+@pytest.fixture(params=PROGRAMS)
+def look(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Look:
+    """One of these, and nothing on PATH nor named."""
+    found = PROGRAMS[request.param]
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv(variable, raising=False)
-    with pytest.raises(spreadsheets.NoSpreadsheet, match=f"Set {variable} .* `apt-get install {package}`"):
-        look()
-    on_path, named = program(tmp_path / variable.lower()), program(tmp_path / "mine")
-    assert look() == on_path
+    monkeypatch.delenv(found[1], raising=False)
+    monkeypatch.setattr(mariadb, "SYSTEM", str(tmp_path))
+    return found
+
+
+def test_the_named_one_comes_before_that_on_path(
+    look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, variable, name, _ = look
+    on_path, named = program(tmp_path / name), program(tmp_path / "mine")
+    assert find() == on_path
     monkeypatch.setenv(variable, str(named))
-    assert look() == named
+    assert find() == named
+
+
+def test_a_named_one_that_is_not_there_is_no_reason_to_take_another(
+    look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, variable, name, package = look
+    program(tmp_path / name)
+    monkeypatch.setenv(variable, str(tmp_path / "nothing"))
+    with pytest.raises(apt.Missing, match=variable):
+        apt.find_or_install(find, package, variable)
+
+
+@pytest.mark.parametrize("look", sorted(PROGRAMS.keys() - {"Chromium"}), indirect=True)
+def test_none_at_all_says_what_to_do(look: Look) -> None:
+    find, variable, _, package = look
+    with pytest.raises(apt.Missing, match=rf"Set {variable} .* `apt-get install {package}`"):
+        find()
+
+
+def test_no_chromium_at_all_says_what_to_do(tmp_path: Path) -> None:
+    """In a process of its own, as Playwright may be at work in this one."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from app.dev import chromium; chromium.find()"],
+        cwd=ROOT,
+        env={"PATH": str(tmp_path), "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "NoBrowser: The browser tests need Chromium and found none. Set CHROMIUM to" in done.stderr
+    assert "playwright install chromium" in done.stderr
