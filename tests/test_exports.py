@@ -13,80 +13,39 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import text, update
 
-from app import events, exports, jobs, leases
+from app import exports, jobs, leases
 from app.errors import IncompleteArtifact, NotFound, StorageFull, StorageUnavailable
 from app.exports import flow
 from app.extensions import db
-from app.models import Artifact, Delivery, Job, User
+from app.models import Delivery, Job, User
 from app.reports import Registry
-from app.storage import Storage
 from app.storage.local import Local, LocalWriter
+from tests.exporting import adder, artifact, attempt, clean, lines, make, storage
 from tests.waiting import until
 
 
 @pytest.fixture
 def context(app: Any) -> Iterator[None]:
-    with app.app_context():
-        for stat in list(storage().list("")):
-            storage().delete(stat.key)
+    with clean(app):
         yield
-        db.session.remove()
 
 
 @pytest.fixture
-def report(app: Any, context: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def report(
+    app: Any, context: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, str], None]:
     """report("name.sql", text): add a report of one's own to the app."""
-
-    def add(name: str, text: str) -> None:
-        (tmp_path / name).write_text(dedent(text).lstrip())
-        registry = Registry.load(str(tmp_path), sources=("demo",))
-        registry.check()
-        monkeypatch.setitem(app.extensions, "waybill.reports", registry)
-
-    return add
+    return adder(app, tmp_path, monkeypatch)
 
 
 def sql(query: str, head: str = "") -> str:
     return f'/*\ntitle = "Rows"\ndescription = "Some rows"\n{head}\n*/\n{query}\n'
-
-
-def make(user: Any, key: str, **options: Any) -> Job:
-    """Ask for an export, run one attempt of it here, and give the job as it is then."""
-    options.setdefault("fresh", True)
-    return attempt(jobs.request_export(db.session.merge(user), key, options.pop("params", {}), **options).id)
-
-
-def attempt(job_id: Any) -> Job:
-    db.session.remove()
-    lease = leases.claim(job_id)
-    assert lease is not None
-    exports.run(lease)
-    db.session.remove()
-    return db.session.get_one(Job, job_id)
-
-
-def artifact(job: Job) -> tuple[Artifact, bytes]:
-    found = jobs.artifact_of(job)
-    assert found is not None
-    return found, b"".join(storage().open(found.key))
-
-
-def storage() -> Storage:
-    from flask import current_app
-
-    opened: Storage = current_app.extensions["waybill.storage"]
-    return opened
-
-
-def lines(job: Job) -> list[str]:
-    return [line.text for line in events.after(job.id, 0)]
 
 
 def objects() -> list[str]:
