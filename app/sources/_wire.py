@@ -191,7 +191,6 @@ class _Plain:
 
     def _message(self) -> list[bytes]:
         """The next message, however long, taken: its row, or none of an aside."""
-        self._wake_for(1)
         header = bytearray(5)
         self._fill(memoryview(header))
         content = bytearray(int.from_bytes(header[1:], "big") - 4)
@@ -212,7 +211,9 @@ class _Plain:
                 if received := receive():
                     return received
                 raise ConnectionError("the server closed the connection")
-            self._poll.poll(PATIENCE)
+            # Nothing is there at all: any byte is news.
+            self._wake_for(1)
+            self._poll.poll(1000)
 
     def _wake_for(self, size: int) -> None:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
