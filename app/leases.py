@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -75,7 +76,7 @@ def _hello(attempt: int) -> str:
     return "Started." if attempt == 1 else f"Started again, attempt {attempt}."
 
 
-class Hold:
+class Hold(ABC):
     """Something that this worker has for a while. As a context manager: renewing begins and ends with it."""
 
     def __init__(self, name: str, span: timedelta) -> None:
@@ -98,9 +99,9 @@ class Hold:
         self._ended.set()
         self._thread.join(timeout=5)
 
+    @abstractmethod
     def renew(self, conn: Connection) -> type[Interruption] | None:
         """Prolong the lease; why the work must stop, if it must."""
-        raise NotImplementedError
 
     def check(self) -> None:
         """Raise Cancelled, LeaseLost or Stopping if this attempt must stop."""

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
@@ -161,7 +162,7 @@ class Child:
         return _how_it_ended(self.exit_status)
 
 
-class Server:
+class Server(ABC):
     """An embedded server: one child process, and a URL to reach it at."""
 
     def __init__(self, child: Child, port: int) -> None:
@@ -181,12 +182,12 @@ class Server:
         return self.child.alive
 
     @property
-    def url(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def url(self) -> str: ...
 
+    @abstractmethod
     def start(self) -> None:
         """Return once it answers; raise ChildFailed with its last lines when it does not."""
-        raise NotImplementedError
 
     def ask_to_stop(self) -> None:
         self.child.ask_to_stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, tzinfo
@@ -90,16 +91,16 @@ class Reference:
         return None
 
 
-class Kind:
+class Kind(ABC):
     """One param type. `parse` takes raw or frozen values; its `moment` is None for frozen ones."""
 
     name = ""
     pg_type = ""
     hint = ""
 
+    @abstractmethod
     def parse(self, param: Param, raw: object, moment: Moment | None) -> Any:
         """The typed value, or None when `raw` holds nothing; raises Refused."""
-        raise NotImplementedError
 
     def freeze(self, param: Param, value: Any) -> Frozen:
         frozen: Frozen = value
@@ -108,8 +109,8 @@ class Kind:
     def cast(self, param: Param) -> str:
         return self.pg_type
 
-    def schema(self, param: Param) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def schema(self, param: Param) -> dict[str, Any]: ...
 
     def bounds(self, param: Param, moment: Moment) -> tuple[Any, Any]:
         """`min` and `max` as typed values."""
