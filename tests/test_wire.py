@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import psycopg
 import pytest
 import trustme
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from app.errors import QueryFailed, SourceDown
 from app.sources import Copy, Reading, Source, open_source
-from app.sources._wire import BLOCK, Wire, _Plain, _rows
+from app.sources._wire import BLOCK, HEADER, Wire, _contents, _messages, _Plain
 
 CSV = Copy("FORMAT csv", line_end=b"\n")
 # Asks for encryption; the server answers with one letter.
@@ -163,33 +164,62 @@ contents = st.lists(
     max_size=8,
 )
 
+line_ends = st.sampled_from([b"\n", b"\r\n"])
+
 # Messages that may follow the rows.
 AFTER = [b"", b"c\0\0\0\4C\0\0\0\x0bCOPY 9\0", b"N\0\0\0\6d\0", b"E\0\0\0\5\0"]
 
 
-@given(contents, st.sampled_from(AFTER), st.lists(st.integers(1, 100_000), min_size=1))
-def test_rows_are_cut_from_whatever_is_there(texts: list[str], after: bytes, sizes: list[int]) -> None:
+def cut(stream: bytes, line_end: bytes) -> tuple[list[bytes], int]:
+    """The rows that are cut from what is there, and the bytes they took."""
+    seen = np.frombuffer(stream + bytes(HEADER), np.uint8).copy()
+    starts, ends = _messages(seen[: len(stream)])
+    if not len(ends):
+        return [], 0
+    taken = int(ends[-1])
+    rows = _contents(seen, starts, ends, line_end)
+    data, places = bytes(rows.data), [0, *rows.ends.tolist()]
+    assert places[-1] == len(data)
+    return [data[begin:end] for begin, end in itertools.pairwise(places)], taken
+
+
+def message(row: bytes) -> bytes:
+    return b"d" + (len(row) + 4).to_bytes(4, "big") + row
+
+
+@given(contents, st.sampled_from(AFTER), st.lists(st.integers(1, 100_000), min_size=1), line_ends)
+def test_rows_are_cut_from_whatever_is_there(
+    texts: list[str], after: bytes, sizes: list[int], line_end: bytes
+) -> None:
     """Whatever is looked at next, and by hand what no look can cut: every row comes, once and in order."""
     rows = [text.encode() for text in texts]
-    stream = b"".join(b"d" + (len(row) + 4).to_bytes(4, "big") + row for row in rows) + after
+    stream = b"".join(message(row + b"\n") for row in rows) + after
     found: list[bytes] = []
     for size in itertools.cycle(sizes):
         if len(stream) == len(after):
             break
-        cut = _rows(stream[:size])
-        if not cut:
-            length = int.from_bytes(stream[1:5], "big")
-            cut = [stream[5 : length + 1]]
-        found += cut
-        stream = stream[sum(len(row) + 5 for row in cut) :]
-    assert found == rows
+        some, taken = cut(stream[:size], line_end)
+        if not some:
+            taken = 1 + int.from_bytes(stream[1:HEADER], "big")
+            some = [stream[HEADER : taken - 1] + line_end]
+        found += some
+        stream = stream[taken:]
+    assert found == [row + line_end for row in rows]
     assert stream == after
 
 
-@given(st.lists(st.text("d\n\x01x", max_size=8), min_size=1))
-def test_whole_rows_are_cut_at_once(texts: list[str]) -> None:
+@given(st.lists(st.text("d\n\x01x", max_size=8), min_size=1), line_ends)
+def test_whole_rows_are_cut_at_once(texts: list[str], line_end: bytes) -> None:
     rows = [text.encode() for text in texts]
-    assert _rows(b"".join(b"d" + (len(row) + 4).to_bytes(4, "big") + row for row in rows)) == rows
+    stream = b"".join(message(row + b"\n") for row in rows)
+    assert cut(stream, line_end) == ([row + line_end for row in rows], len(stream))
+
+
+@given(st.binary(max_size=64))
+def test_what_is_no_row_is_never_cut(stream: bytes) -> None:
+    """Whatever bytes come: only whole messages of rows are taken, from the first byte on."""
+    rows, taken = cut(stream, b"\n")
+    assert b"".join(map(message, rows)) == stream[:taken]
 
 
 class Encrypting:

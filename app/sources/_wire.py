@@ -14,31 +14,33 @@ import os
 import select
 import socket
 import sys
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from typing import TypeVar
 
+import numpy as np
 import psycopg
 from psycopg import errors
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 T = TypeVar("T")
+Octets = np.ndarray[tuple[int], np.dtype[np.uint8]]
+Places = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 # Rows are joined to blocks of this size, in bytes; each ends with the row that fills it.
 BLOCK = 1024 * 1024
-# How much is looked at once, in bytes.
-LOOK = 512 * 1024
+# How much is looked at once, in bytes: it and what is made of it stay in a core's cache.
+LOOK = 384 * 1024
 # What has come in before we look at it: bytes, and the milliseconds after which fewer will do.
 ENOUGH, PATIENCE = 256 * 1024, 5
 # Linux takes what was seen of TCP without copying it again.
 TAKE = socket.MSG_TRUNC if sys.platform == "linux" else 0
-# The first bytes of a row's message: its kind, and the upper half of its length, which counts itself. As
-# text has no NUL, this is nowhere else; a message of 64 KiB or more begins differently.
-ROW = b"d\0\0"
+# A message begins with its kind and its length, which counts itself: four bytes, the highest first. The upper
+# two are zero in a row's message shorter than 64 KiB.
+HEADER = 5
 # Kinds of messages: a row, and those that may come before or between rows and tell us nothing: the copy's
 # beginning, notices, changed settings, notifications.
 COPY_DATA, ASIDE = ord("d"), frozenset(b"HNSA")
@@ -148,6 +150,14 @@ class Wire:
         self._pgconn.consume_input()
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Rows one after another, and where each ends."""
+
+    data: memoryview
+    ends: Places
+
+
 class _Plain:
     """Rows from a socket without encryption.
 
@@ -156,50 +166,57 @@ class _Plain:
 
     def __init__(self, sock: socket.socket, poll: select.poll) -> None:
         self._sock, self._poll = sock, poll
-        self._taken = bytearray(LOOK)
+        # The last row's end may become longer.
+        self._room = memoryview(bytearray(LOOK + HEADER))
+        self._seen = np.frombuffer(self._room, np.uint8)
 
     def begins(self) -> bool:
         """Wait for the answer; whether it is one that can be read here."""
         with suppress(OSError):
-            return self._look()[0] in (COPY_DATA, *ASIDE)
+            self._look()
+            return self._readable()
         return False
 
-    def rows(self, line_end: bytes) -> Iterator[list[bytes]]:
+    def rows(self, line_end: bytes) -> Iterator[_Rows]:
         """The rows, many at a time, up to what is neither a row nor an aside.
 
         A connection that is lost ends them, too: what became of it, libpq finds out.
         """
         size, least = 0, 1
         with suppress(OSError):
-            while (seen := self._look(least))[0] in (COPY_DATA, *ASIDE):
-                if rows := _rows(seen):
-                    self._take(sum(map(len, rows)) + 5 * len(rows))
+            while (seen := self._look(least)) and self._readable():
+                starts, ends = _messages(self._seen[:seen])
+                if len(ends):
+                    self._take(ends[-1])
+                    yield _contents(self._seen, starts, ends, line_end)
                 else:
-                    rows = self._message()
-                size += len(seen)
+                    yield from self._message(line_end)
+                size += seen
                 # What is short, or comes message by message, does not wait for more.
-                least = ENOUGH if size > ENOUGH and len(rows) > 1 else 1
-                if line_end != b"\n":
-                    rows = [row[:-1] + line_end for row in rows]
-                yield rows
+                least = ENOUGH if size > ENOUGH and len(ends) > 1 else 1
 
-    def _look(self, least: int = 1) -> bytes:
-        """Up to `LOOK` bytes of what is there, waiting a little for `least`. Raises OSError."""
+    def _look(self, least: int = 1) -> int:
+        """See up to `LOOK` bytes of what is there, waiting a little for `least`. Raises OSError."""
         self._wake_for(least)
         self._poll.poll(PATIENCE)
-        return self._received(lambda: self._sock.recv(LOOK, socket.MSG_PEEK))
+        return self._received(lambda: self._sock.recv_into(self._room, LOOK, socket.MSG_PEEK))
 
-    def _message(self) -> list[bytes]:
-        """The next message, however long, taken: its row, or none of an aside."""
-        header = bytearray(5)
+    def _readable(self) -> bool:
+        return self._seen[0] in (COPY_DATA, *ASIDE)
+
+    def _message(self, line_end: bytes) -> Iterator[_Rows]:
+        """Take the next message, however long: its row, or none of an aside."""
+        header = bytearray(HEADER)
         self._fill(memoryview(header))
         content = bytearray(int.from_bytes(header[1:], "big") - 4)
         self._fill(memoryview(content))
-        return [bytes(content)] if header[0] == COPY_DATA else []
+        if header[0] == COPY_DATA:
+            row = bytes(content[:-1]) + line_end
+            yield _Rows(memoryview(row), np.array([len(row)]))
 
     def _take(self, size: int) -> None:
-        """Take bytes that were seen."""
-        self._fill(memoryview(self._taken)[:size], TAKE)
+        """Take bytes that were seen. Where they are copied again, they come to where they were."""
+        self._fill(self._room[:size], TAKE)
 
     def _fill(self, rest: memoryview, flags: int = 0) -> None:
         while rest:
@@ -219,32 +236,51 @@ class _Plain:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
 
-def _blocks(lists: Iterable[list[bytes]]) -> Iterator[tuple[bytes, int]]:
+def _messages(seen: Octets) -> tuple[Places, Places]:
+    """Where the messages of rows start and end that `seen` begins with: the whole ones, below 64 KiB.
+
+    Text has no NUL, so groups of NULs are where messages may start. What proves a start is that the message
+    before it ends there.
+    """
+    zeros = np.flatnonzero(seen == 0)
+    # In a header NULs are at most two apart, and at least a line end and a kind are between headers.
+    firsts = np.ones(len(zeros), np.bool_)
+    np.greater(zeros[1:] - zeros[:-1], 2, out=firsts[1:])
+    starts = zeros[firsts] - 1
+    starts = starts[(starts >= 0) & (starts <= len(seen) - HEADER)]
+    ends: Places = starts + 1 + seen[starts + 3] * np.intp(256) + seen[starts + 4].astype(np.intp)
+    sound = (seen[starts] == COPY_DATA) & (seen[starts + 1] == 0) & (seen[starts + 2] == 0)
+    sound &= (np.concatenate(([0], ends[:-1])) == starts) & (ends <= len(seen))
+    count = len(sound) if sound.all() else int(sound.argmin())
+    return starts[:count], ends[:count]
+
+
+def _contents(seen: Octets, starts: Places, ends: Places, line_end: bytes) -> _Rows:
+    """What is in messages of rows, each ended by `line_end`; it takes the room of the next one's header."""
+    longer = len(line_end) - 1
+    kept = np.ones(ends[-1] + longer, np.bool_)
+    for at in range(HEADER):
+        kept[starts + at] = False
+    if longer:
+        for at, octet in enumerate(line_end, start=-1):
+            seen[ends + at] = octet
+            kept[ends + at] = True
+    return _Rows(seen[: len(kept)][kept].data, np.cumsum(ends - starts - HEADER + longer))
+
+
+def _blocks(found: Iterable[_Rows]) -> Iterator[tuple[bytes, int]]:
     """Blocks, and how many rows are in each: always the same ones, however the rows came in."""
-    held: list[bytes] = []
-    size = 0
-    for rows in lists:
-        held += rows
-        size += sum(map(len, rows))
-        while size >= BLOCK:
-            sizes = list(accumulate(map(len, held)))
-            at = bisect_left(sizes, BLOCK) + 1
-            yield b"".join(held[:at]), at
-            size -= sizes[at - 1]
-            del held[:at]
-    yield b"".join(held), len(held)
-
-
-def _rows(seen: bytes) -> list[bytes]:
-    """The rows whose messages `seen` begins with, as far as they are whole and shorter than 64 KiB."""
-    first, *messages = seen.split(ROW)
-    if first or not messages:
-        return []
-    last = messages[-1]
-    if len(last) < 2 or int.from_bytes(last[:2], "big") - 2 != len(last):
-        messages.pop()
-    rows = [message[2:] for message in messages]
-    # A NUL belongs to another message than a short row's: to that one, and not to the row before it.
-    if b"\0" in b"".join(rows):
-        del rows[next(at for at, row in enumerate(rows) if b"\0" in row) :]
-    return rows
+    held: list[memoryview] = []
+    size = count = 0
+    for rows in found:
+        data, first, begin = rows.data, 0, 0
+        while size + len(data) - begin >= BLOCK:
+            last = int(np.searchsorted(rows.ends, BLOCK - size + begin))
+            end = int(rows.ends[last])
+            yield b"".join([*held, data[begin:end]]), count + last + 1 - first
+            held, size, count = [], 0, 0
+            first, begin = last + 1, end
+        held.append(data[begin:])
+        size += len(data) - begin
+        count += len(rows.ends) - first
+    yield b"".join(held), count
