@@ -24,7 +24,7 @@ from sqlalchemy import Connection, exists, func, select, update
 from app import dispatch, events, settings, storage
 from app.errors import Interruption, LeaseLost, WaybillError
 from app.exports.flow import Flow, Made, compressor, found_whole, reconcile
-from app.exports.joining import GLANCE, Crc32, Joiner
+from app.exports.joining import GLANCE, Crc32, Joiner, parts_of
 from app.exports.order import Order
 from app.extensions import db
 from app.leases import Hold, Lease
@@ -253,7 +253,7 @@ def _make_own(lease: Lease, order: Order, cut: Cut, reading: Reading, taken: Tak
 
 def _make_one(hold: _PartHold, order: Order, cut: Cut, reading: Reading) -> None:
     taken = hold.taken
-    key = f"artifacts/{taken.job.job_id}/parts/{taken.number}-{taken.claim}"
+    key = f"{parts_of(taken.job.job_id)}/{taken.number}-{taken.claim}"
     sql, values = reading.within(cut.query.sql, cut.query.values, cut.column, taken.lower, taken.upper)
     # Read back when it is joined, so it need not be durable.
     writing = storage.current().writer(
@@ -278,7 +278,7 @@ def _make_one(hold: _PartHold, order: Order, cut: Cut, reading: Reading) -> None
 def _finish(taken: Taken, key: str, rows: int, flow: Flow) -> None:
     job = taken.job
     with db.engine.begin() as conn:
-        if not parts.finish(conn, taken, key=key, rows=rows, bytes=flow.size, crc32=flow.sha.value):
+        if not parts.finish(conn, taken, key=key, start=0, rows=rows, bytes=flow.size, crc32=flow.sha.value):
             raise LeaseLost
         line = events.write(conn, job.job_id, f"Part {taken.number}: {rows:,} rows.", claim=job)
     if line:

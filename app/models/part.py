@@ -5,6 +5,7 @@
     queued     running    take      any worker, while the attempt it helps still holds the job
     running    running    take      another worker, the lease having run out
     running    done       finish    the worker that holds it
+    done       done       move      the attempt that has the job, having joined it to the file
     running    queued     release   the worker that holds it, stopping or failing
     any        queued     restart   the next attempt, for what was not finished; or a part found broken
 
@@ -20,7 +21,19 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Connection, DateTime, String, Text, delete, func, insert, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    DateTime,
+    String,
+    Text,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.extensions import db
@@ -41,7 +54,9 @@ class Part(taking.Takeable, db.Model):  # type: ignore[misc, name-defined]
     # The source's name for the state that the part is read from, and when that was.
     snapshot: Mapped[str] = mapped_column(String(100), default="")
     snapshot_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    # The object it is in, and from which byte on.
     key: Mapped[str | None] = mapped_column(String(300))
+    start: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     rows: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     crc32: Mapped[int | None] = mapped_column(BigInteger)
@@ -82,8 +97,26 @@ def restart(conn: Connection, job: Claim, snapshot: str, snapshot_at: datetime) 
 def remake(conn: Connection, job_id: UUID, number: int) -> None:
     """A part whose object is missing or changed is to be made again."""
     conn.execute(
-        update(Part).where(Part.job_id == job_id, Part.number == number).values(status=QUEUED, rows=0)
+        update(Part)
+        .where(Part.job_id == job_id, Part.number == number)
+        .values(status=QUEUED, key=None, start=0, rows=0)
     )
+
+
+def move(conn: Connection, job: Claim, number: int, key: str, start: int) -> bool:
+    """A part's bytes are in another object now; False if the attempt holds the job no more."""
+    moved = (
+        update(Part)
+        .where(Part.job_id == job.job_id, Part.number == number, taking.attempt_holds(job))
+        .values(key=key, start=start)
+        .returning(Part.number)
+    )
+    return conn.execute(moved).first() is not None
+
+
+def are_in(conn: Connection, job_id: UUID, key: str) -> bool:
+    """Whether an object holds parts of the job."""
+    return bool(conn.execute(select(exists().where(Part.job_id == job_id, Part.key == key))).scalar())
 
 
 def take(conn: Connection, job: Claim, lease: timedelta) -> Taken | None:

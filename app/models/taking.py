@@ -63,7 +63,7 @@ def take(
     table, waiting = kind.table, aliased(kind.table)
     chosen = (
         select(waiting.number)
-        .where(waiting.job_id == job.job_id, free(waiting), _attempt_holds(job), *where)
+        .where(waiting.job_id == job.job_id, free(waiting), attempt_holds(job), *where)
         .order_by(waiting.number)
         .limit(1)
         .with_for_update(skip_locked=True, of=waiting)
@@ -99,7 +99,7 @@ def change(conn: Connection, taken: Taken, **values: Any) -> bool:
             table.number == taken.number,
             table.claim == taken.claim,
             table.status == RUNNING,
-            _attempt_holds(taken.job),
+            attempt_holds(taken.job),
         )
         .values(**values)
         .returning(table.number)
@@ -113,5 +113,6 @@ def free(row: Any) -> ColumnElement[bool]:
     return or_(row.status == QUEUED, lapsed)
 
 
-def _attempt_holds(job: Claim) -> ColumnElement[bool]:
+def attempt_holds(job: Claim) -> ColumnElement[bool]:
+    """Whether the attempt is still the one that has the job."""
     return select(Job.id).where(*held(job)).exists()

@@ -35,7 +35,7 @@ BLOCK = 1024 * 1024
 # How much is looked at once, in bytes: it and what is made of it stay in a core's cache.
 LOOK = 384 * 1024
 # What has come in before we look at it: bytes, and the milliseconds after which fewer will do.
-ENOUGH, PATIENCE = 256 * 1024, 5
+ENOUGH, PATIENCE = 256 * 1024, 20
 # Linux takes what was seen of TCP without copying it again.
 TAKE = socket.MSG_TRUNC if sys.platform == "linux" else 0
 # A message begins with its kind and its length, which counts itself: four bytes, the highest first. The upper

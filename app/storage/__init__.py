@@ -163,11 +163,22 @@ class Writer(ABC):
         self._add(view)
         self.bytes += len(view)
 
-    def append(self, key: str) -> None:
-        """Add a whole stored object, copied by the storage itself where it can; raises ObjectMissing."""
+    def append(self, key: str, start: int = 0, end: int | None = None) -> None:
+        """Add a stored object's bytes from `start` up to `end`, copied by the storage itself where it can.
+
+        Raises ObjectMissing.
+        """
         if self._settled:
             raise ValueError(f"The writer of {self.key} was committed or aborted; it takes no more bytes.")
-        self.bytes += self._append(checked_key(key))
+        self.bytes += self._append(checked_key(key), start, end)
+
+    def expose(self, key: str) -> bool:
+        """Let what is written be read under `key`, too: at once, and after a kill or an abort.
+
+        False: this storage can't. What is appended after that need not be kept elsewhere; a power cut may
+        spoil it.
+        """
+        return False
 
     def commit(self) -> Stored:
         """Make the object visible, whole and durable."""
@@ -195,7 +206,7 @@ class Writer(ABC):
     def _add(self, block: memoryview) -> None: ...
 
     @abstractmethod
-    def _append(self, key: str) -> int:
+    def _append(self, key: str, start: int, end: int | None) -> int:
         """The number of bytes added."""
 
     @abstractmethod

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 from urllib.parse import unquote, urlsplit
@@ -31,8 +32,9 @@ PARTIAL = ".partial"
 
 # Small blocks are gathered up to this many bytes, so that a row is not a system call.
 GATHER = 512 * 1024
-# Bytes after which the disk is put to work.
+# Bytes after which the disk is put to work, and how far back those begin that it may have written by then.
 AHEAD = 16 * 1024 * 1024
+BEHIND = 2 * AHEAD
 
 # How often a commit makes its folder again when others prune it at the same moment.
 TRIES = 10
@@ -152,18 +154,30 @@ class LocalWriter(Writer):
             self.flush()
             self._write(block)
 
-    def _append(self, key: str) -> int:
+    def _append(self, key: str, start: int, end: int | None) -> int:
         self.flush()
         with reading(key), (self._root / key).open("rb", buffering=0) as source:
-            size = rest = os.fstat(source.fileno()).st_size
+            size = rest = span(os.fstat(source.fileno()).st_size, start, end)
             while rest:
                 # Inside the kernel; on file systems that can, without copying at all.
-                copied = os.copy_file_range(source.fileno(), self._file.fileno(), rest)
+                at = start + size - rest
+                copied = os.copy_file_range(source.fileno(), self._file.fileno(), rest, offset_src=at)
                 if copied == 0:
                     raise OSError(errno.EIO, "the file became shorter while it was copied")
                 rest -= copied
         self._send()
         return size
+
+    def expose(self, key: str) -> bool:
+        with self._translating():
+            try:
+                self._place(self._root / checked_key(key), partial(os.link, self._temporary))
+            except OSError as error:
+                # Not every file system has a second name for a file.
+                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise
+                return False
+        return True
 
     def flush(self) -> None:
         """Hand what was gathered to the operating system."""
@@ -177,10 +191,15 @@ class LocalWriter(Writer):
         self._send()
 
     def _send(self) -> None:
-        """Have the disk at work while more bytes come, so that the commit waits for the last ones only."""
+        """Have the disk at work while more bytes come, so that the commit waits for the last ones only.
+
+        What is on the disk by now leaves the memory: a large file takes none from others, and the next bytes
+        find room that is at hand.
+        """
         end = self._file.tell()
         if self._durable and end - self._sent >= AHEAD and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._file.fileno(), self._sent, end - self._sent, os.POSIX_FADV_DONTNEED)
+            begin = max(0, self._sent - BEHIND)
+            os.posix_fadvise(self._file.fileno(), begin, end - begin, os.POSIX_FADV_DONTNEED)
             self._sent = end
 
     def _publish(self) -> None:
@@ -189,7 +208,7 @@ class LocalWriter(Writer):
             if self._durable:
                 os.fsync(self._file.fileno())
             self._file.close()
-            self._rename()
+            self._place(self._target, self._temporary.rename)
             if not self._durable:
                 return
             # The entry in its folder, and each folder's entry in the one above it.
@@ -198,16 +217,16 @@ class LocalWriter(Writer):
                 if folder == self._root:
                     break
 
-    def _rename(self) -> None:
-        for _ in range(TRIES):
-            # Between any two steps another process may prune the folder, empty as it is.
-            with suppress(FileNotFoundError, FileExistsError):
-                return self._place()
-        return self._place()
-
-    def _place(self) -> None:
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary.rename(self._target)
+    def _place(self, target: Path, put: Callable[[Path], object]) -> None:
+        for left in reversed(range(TRIES)):
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                put(target)
+                return
+            except (FileNotFoundError, FileExistsError):
+                # Between any two steps another process may prune the folder, empty as it is.
+                if not left:
+                    raise
 
     def _discard(self) -> None:
         self._gathered.clear()

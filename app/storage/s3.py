@@ -225,16 +225,16 @@ class S3Writer(Writer):
             self._part[self._filled : end] = block[:taken]
             self._filled, block = end, block[taken:]
 
-    def _append(self, key: str) -> int:
-        size = self._storage.stat(key).bytes
+    def _append(self, key: str, start: int, end: int | None) -> int:
+        size = span(self._storage.stat(key).bytes, start, end)
         if self._filled or size < SMALLEST_PART:
             # S3 takes no small part but the last: these bytes go through us.
-            for block in self._storage.open(key):
+            for block in self._storage.open(key, start, start + size):
                 self._add(memoryview(block))
             return size
         with translating(self.filename):
-            for start in range(0, size, LARGEST_COPY):
-                self._fly(self._copy, self._number, key, start, min(size, start + LARGEST_COPY))
+            for at in range(start, start + size, LARGEST_COPY):
+                self._fly(self._copy, self._number, key, at, min(start + size, at + LARGEST_COPY))
         return size
 
     def _copy(self, number: int, key: str, start: int, end: int) -> CompletedPartTypeDef:

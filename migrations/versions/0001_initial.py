@@ -418,6 +418,7 @@ def upgrade():
         sa.Column("snapshot", sa.String(length=100), nullable=False),
         sa.Column("snapshot_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("key", sa.String(length=300), nullable=True),
+        sa.Column("start", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("rows", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("crc32", sa.BigInteger(), nullable=True),

@@ -25,10 +25,13 @@ from app.reports import Report, registry
 from tests.chaos.killing import held_breath, kill_at, run_out, worker
 
 PARTS = 4
-# Where a worker may be killed: before a part is done, after it, and before the whole is published.
+# Where a worker may be killed: before a part is done, after it, when it is joined, and before the whole is
+# published.
 BOUNDARIES = [
     *((f"part {number} {status}", f"NEW.number = {number} AND NEW.status = '{status}'", "parts")
       for number in range(1, PARTS + 1) for status in ("running", "done")),
+    *((f"part {number} joined", f"NEW.number = {number} AND NEW.key LIKE '%/whole-%'", "parts")
+      for number in range(1, PARTS + 1)),
     ("publishing", "true", "artifacts"),
 ]  # fmt: skip
 

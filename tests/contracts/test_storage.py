@@ -674,6 +674,47 @@ def test_objects_are_joined_in_order(storage: Storage, sizes: tuple[int, ...]) -
     assert b"".join(storage.open(KEY)) == b"head;" + b"".join(contents) + b";tail"
 
 
+def test_a_range_of_an_object_is_joined(storage: Storage) -> None:
+    content = os.urandom(16 * MIB)
+    with storage.writer("parts/1", content_type="text/csv", filename="part") as part:
+        part.write(content)
+        part.commit()
+    with storage.writer(KEY, content_type="text/csv", filename="whole.csv") as writer:
+        writer.append("parts/1", 3 * MIB, 15 * MIB)
+        writer.append("parts/1", 16 * MIB - 1)
+        writer.append("parts/1", 5, 7)
+        assert writer.commit().bytes == 12 * MIB + 3
+    assert b"".join(storage.open(KEY)) == content[3 * MIB : 15 * MIB] + content[-1:] + content[5:7]
+
+
+def test_what_is_exposed_outlives_its_writer(storage: Storage) -> None:
+    with storage.writer("parts/1", content_type="text/csv", filename="part") as part:
+        part.write(b"0123456789")
+        part.commit()
+    with storage.writer(KEY, content_type="text/csv", filename="whole.csv") as writer:
+        exposed = writer.expose("parts/whole")
+        for start in (0, 5):
+            writer.append("parts/1", start, start + 5)
+            if exposed:
+                assert b"".join(storage.open("parts/whole", 0, start + 5)) == b"0123456789"[: start + 5]
+    with pytest.raises(ObjectMissing):
+        storage.stat(KEY)
+    if exposed:
+        assert b"".join(storage.open("parts/whole")) == b"0123456789"
+    else:
+        with pytest.raises(ObjectMissing):
+            storage.stat("parts/whole")
+
+
+def test_what_was_exposed_may_go_when_the_whole_is_published(storage: Storage) -> None:
+    with storage.writer(KEY, content_type="text/csv", filename="whole.csv") as writer:
+        writer.expose("parts/whole")
+        writer.write(b"all of it")
+        writer.commit()
+    storage.delete("parts/whole")
+    assert b"".join(storage.open(KEY)) == b"all of it"
+
+
 def test_joining_what_is_missing_publishes_nothing(storage: Storage) -> None:
     whole = storage.writer(KEY, content_type="text/csv", filename="whole.csv")
     with whole as writer, pytest.raises(ObjectMissing):
