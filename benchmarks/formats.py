@@ -27,6 +27,7 @@ from pathlib import Path
 
 import psycopg
 
+from app import memory
 from app.exports import content
 from app.exports.flow import compressor
 from app.formats import find
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--side", nargs=3, metavar=("NAME", "URL", "FILE"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.side:
+        memory.tune()
         name, url, file = asked.side
         SIDES.get(name, ours)(name, url, Path(file))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -141,6 +143,8 @@ def measure(name: str, url: str, file: Path) -> Measured:
 
 def ours(name: str, url: str, file: Path) -> None:
     sys.meta_path.insert(0, WithoutPandas())
+    import pyarrow.compute  # noqa: F401  # as in a worker that has made such a file before
+
     name, _, other = name.partition(" from ")
     url = f"sqlite:///{lite(file)}" if other else url
     spoken, _, compression = name.partition("+")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.formats._values import as_number, as_text
 from app.sources import Batch
 
-# Texts that need quotes; and signs of which each has one, if it is not empty.
-_ODD = r'[,"\r\n]|\A(\\\.)?\z'
-_SIGNS = (b",", b'"', b"\r", b"\n", b"\\.")
+# A text with one of these needs quotes, and so do an empty one and the end of data of PostgreSQL's.
+_SIGNS, _END = b',"\r\n', b"\\."
 # Outside of these Arrow and PostgreSQL do not agree on when to write an exponent.
 LARGE, SMALL = 1e10, 1e-4
 
@@ -41,11 +43,22 @@ def _cells(column: pa.Array[Any], strays: pa.Array[Any] | None) -> pa.Array[Any]
 
 def _quoted(texts: pa.Array[Any]) -> pa.Array[Any]:
     """Found by looking through all of the column's bytes at once: most columns hold no such text."""
-    data = texts.buffers()[2]
+    _, offsets, data = texts.buffers()
     raw = data.to_pybytes() if data is not None else b""
-    if pc.min(pc.binary_length(texts)).as_py() != 0 and not any(sign in raw for sign in _SIGNS):
+    signs = [sign for sign in _SIGNS if sign in raw]
+    found = pc.equal(pc.binary_length(texts), 0)
+    if signs:
+        octets = np.frombuffer(raw, np.uint8)
+        places = np.flatnonzero(reduce(or_, [octets == sign for sign in signs]))
+        # How many of them come before each text, and before the end.
+        edges = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+        before = np.searchsorted(places, edges)
+        found = pc.or_(found, pa.array(before[1:] > before[:-1]))
+    if _END in raw:
+        found = pc.or_(found, pc.equal(texts, _END.decode()))
+    if not pc.any(found).as_py():
         return texts
-    odd = pc.fill_null(pc.match_substring_regex(texts, _ODD), False)
+    odd = pc.fill_null(found, False)
     doubled = texts.filter(odd)
     if b'"' in raw:
         doubled = pc.replace_substring(doubled, '"', '""')
