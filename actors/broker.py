@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from actors import delivery, exports, imports
+from actors.doorbell import Consumer, Doorbell
 from app import dispatch, lanes, leases
 from app.extensions import db
 from app.models.worker import Worker
@@ -28,8 +29,6 @@ from app.settings import Settings
 log = logging.getLogger(__name__)
 
 QUEUES = ("high", "default", "low")
-# The longest an idle worker sleeps before it asks Redis again, in milliseconds: what a click waits for.
-IDLE_POLL = 100
 # How often a worker says that it lives, in seconds; pages believe it for three times as long.
 PRESENCE = 5.0
 # How often a worker with an idle thread looks for jobs that no message tells it of, in seconds.
@@ -42,7 +41,7 @@ def init_app(app: Flask, config: Settings) -> None:
     """Make the app's broker and declare its actors and queues."""
     # With a URL the client does no hidden retries, so no message is enqueued twice behind our back.
     middleware = [AppContext(app), Shutdown(), Presence(app), Lookout(app)]
-    broker = Broker(url=config.redis_url, middleware=middleware)  # type: ignore[no-untyped-call]
+    broker = Broker(url=config.redis_url, middleware=middleware)
     dramatiq.set_broker(broker)
     for queue in QUEUES:
         broker.declare_queue(queue)
@@ -56,10 +55,20 @@ def init_app(app: Flask, config: Settings) -> None:
 
 
 class Broker(RedisBroker):
-    """dramatiq's, but an idle worker hears of a new message within `IDLE_POLL` instead of a second."""
+    """dramatiq's, but an idle worker is woken by a new message."""
 
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Any:
-        return super().consume(queue_name, prefetch, min(timeout, IDLE_POLL))
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+        self.doorbell = Doorbell(self.client, f"{self.namespace}:doorbell")
+        self.add_middleware(self.doorbell)
+
+    def enqueue(self, message: Any, *, delay: int | None = None) -> Any:
+        sent = super().enqueue(message, delay=delay)
+        self.doorbell.ring(sent.queue_name)
+        return sent
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
+        return Consumer(super().consume(queue_name, prefetch, 0), self.doorbell, timeout / 1000)
 
 
 class AppContext(Middleware):
