@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, delete, func, select, tuple_, update
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import lazyload
 
@@ -26,13 +25,13 @@ from app.models.job import CANCELLED, FINAL, QUEUED, RUNNING, STATUSES, SUCCEEDE
 from app.models.part import Part
 from app.models.user import User
 from app.models.worker import Worker
+from app.paging import PAGE, page
 from app.reports import Report
 from app.reports import registry as registry
 from app.sharing import Leader
 
 # A worker that was not seen for so long is not listening: three of its beats.
 SILENCE = timedelta(seconds=15)
-PAGE = 50
 
 
 def report_for(user: User, key: str) -> Report:
@@ -156,15 +155,12 @@ def listing(
     """
     if status and status not in STATUSES:
         raise InvalidRequest(f"There is no status {status!r}. Use one of {', '.join(STATUSES)}.")
-    query = visible(user).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+    query = visible(user)
     if not everyone:
         query = query.where(Job.owner_id == user.id)
     if status:
         query = query.where(Job.status == status)
-    if before:
-        query = query.where(tuple_(Job.created_at, Job.id) < _read_cursor(before))
-    found = list(db.session.scalars(query))
-    return found[:limit], _cursor(found[limit - 1]) if len(found) > limit else None
+    return page(query, Job, before, limit)
 
 
 def counts(user: User, *, everyone: bool = False) -> dict[str, int]:
@@ -468,19 +464,3 @@ def earlier(user: User, idempotency_key: str, asked: str) -> Job | None:
 
 def fingerprint(*request: object) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _cursor(job: Job) -> str:
-    return (
-        base64.urlsafe_b64encode(f"{events.rfc3339(job.created_at)} {job.id}".encode()).decode().rstrip("=")
-    )
-
-
-def _read_cursor(cursor: str) -> Any:
-    try:
-        at, _, job_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(" ")
-        return (datetime.fromisoformat(at), UUID(job_id))
-    except ValueError:
-        raise InvalidRequest(
-            "The page's cursor is not one that Waybill gave out. Start from the first page."
-        ) from None

@@ -134,7 +134,11 @@ class _Question(Generic[T]):
         except BaseException as error:
             self.error = error
         finally:
-            _at_work.discard(self)
+            # An interruption may have come a moment too late: it is taken back, or lands here at last.
+            try:
+                _raise_in(self._thread, None)
+            finally:
+                _at_work.discard(self)
 
     def stop(self) -> None:
         """See to it that it ends; returns when it has."""
@@ -161,7 +165,12 @@ class _Question(Generic[T]):
         """
         frame = sys._current_frames().get(self._thread)
         if frame is not None and frame.f_code.co_filename == str(self._report.path):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(Over))
+            _raise_in(self._thread, ctypes.py_object(Over))
+
+
+def _raise_in(thread: int, error: ctypes.py_object[Any] | None) -> None:
+    """Raise a kind of exception in a thread at its next step; None takes back what was not raised yet."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
 
 
 # A thread's number as the interpreter counts them.

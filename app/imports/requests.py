@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, null, select, tuple_, update
+from sqlalchemy import Select, null, select, update
 from sqlalchemy.sql import func
 
-from app import dispatch, events, importers, jobs, settings, uploads
+from app import dispatch, importers, jobs, settings, uploads
 from app.errors import BadFile, Conflict, InvalidParams, InvalidRequest, NotFound
 from app.extensions import db
 from app.importers import Importer
@@ -25,8 +24,8 @@ from app.models.imports import APPLY, DRY_RUN, STEPS, UNDO, Import
 from app.models.job import FINAL, QUEUED, SUCCEEDED, Job
 from app.models.upload import COMPLETE, Upload
 from app.models.user import User
+from app.paging import PAGE, page
 
-PAGE = 50
 # Beside the dialect's own members an import keeps what was found on the way to them.
 WHY, MEMBERS = "why", "members"
 TITLES = {DRY_RUN: "Dry run: {}", APPLY: "Import: {}", UNDO: "Undo: {}"}
@@ -88,13 +87,10 @@ def listing(
     user: User, *, everyone: bool = False, before: str | None = None, limit: int = PAGE
 ) -> tuple[list[Import], str | None]:
     """A page of imports, newest first, and the cursor of the next page (None: this was the last)."""
-    query = visible(user).order_by(Import.created_at.desc(), Import.id.desc()).limit(limit + 1)
+    query = visible(user)
     if not everyone:
         query = query.where(Import.owner_id == user.id)
-    if before:
-        query = query.where(tuple_(Import.created_at, Import.id) < _read_cursor(before))
-    found = list(db.session.scalars(query))
-    return found[:limit], _cursor(found[limit - 1]) if len(found) > limit else None
+    return page(query, Import, before, limit)
 
 
 def jobs_of(found: Sequence[Import]) -> dict[UUID, list[Job]]:
@@ -534,18 +530,3 @@ def _mark(job: Job, if_: Any, at: Any, text: str, already: str) -> Job:
         raise Conflict(f"This import is {state} already.")
     jobs.say(job, text, QUEUED if job.status == QUEUED else None)
     return job
-
-
-def _cursor(import_: Import) -> str:
-    raw = f"{events.rfc3339(import_.created_at)} {import_.id}".encode()
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> Any:
-    try:
-        at, _, found = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(" ")
-        return (datetime.fromisoformat(at), UUID(found))
-    except ValueError:
-        raise InvalidRequest(
-            "The page's cursor is not one that Waybill gave out. Start from the first page."
-        ) from None
