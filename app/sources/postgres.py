@@ -6,7 +6,8 @@ import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import ClientCursor, Connection, errors
@@ -15,7 +16,9 @@ from psycopg.sql import SQL, Identifier
 from app.errors import QueryFailed, SourceDown, WaybillError
 from app.sources import Reading, Source
 from app.sources._typed import Batch, Copy, Field, Kind
-from app.sources._wire import Wire
+
+if TYPE_CHECKING:
+    from app.sources._wire import Wire
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +113,6 @@ class PostgresReading(Reading):
 
     def __init__(self, source: str, conn: Connection[Any], timeout: timedelta, snapshot: str) -> None:
         self._source, self._conn, self._timeout = source, conn, timeout
-        self._wire = Wire(conn.pgconn)
         # Long lists as PostgreSQL reads them, each with its list, by that list's identity.
         self._arrays: dict[int, tuple[list[Any], str]] = {}
         self.rows_read = 0
@@ -225,6 +227,13 @@ class PostgresReading(Reading):
 
     def break_off(self) -> None:
         self._conn.cancel_safe(timeout=2)
+
+    @cached_property
+    def _wire(self) -> Wire:
+        # NumPy comes with it, which is heavy, and which only copies need.
+        from app.sources._wire import Wire
+
+        return Wire(self._conn.pgconn)
 
     def _composed(self, sql: str, values: Mapping[str, Any]) -> str:
         """COPY takes no bound parameters, so psycopg quotes the values as literals."""
