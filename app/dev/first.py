@@ -32,15 +32,22 @@ class Result:
 
 
 def export(
-    base_url: str, token: str, *, mailbox: Mailbox | None, to: str, note: Callable[[str], None]
+    base_url: str,
+    token: str,
+    *,
+    mailbox: Mailbox | None,
+    to: str,
+    note: Callable[[str], None],
+    meanwhile: Callable[[], None],
 ) -> Result:
-    """Ask for the report as `to`, wait for the file and for the mail; `note` hears of the progress.
+    """Ask for the report as `to`, wait for the file and for the mail.
 
+    `note` hears of the progress; `meanwhile` is called again and again, and may see to the processes.
     Raises ChildFailed when the job does not succeed, and NoSuchMail when its mail does not come.
     """
     began = time.monotonic()
     job = _call(f"{base_url}/api/v1/exports", token, {"report": REPORT, "params": {}, "format": "csv"})
-    job = _finished(f"{base_url}/api/v1/jobs/{job['id']}", token, began, note)
+    job = _finished(f"{base_url}/api/v1/jobs/{job['id']}", token, began, note, meanwhile)
     seconds = time.monotonic() - began
     artifact = job["artifact"]
     subject = None
@@ -50,9 +57,12 @@ def export(
     return Result(artifact["rows"], artifact["bytes"], seconds, artifact["url"], subject)
 
 
-def _finished(url: str, token: str, began: float, note: Callable[[str], None]) -> dict[str, Any]:
+def _finished(
+    url: str, token: str, began: float, note: Callable[[str], None], meanwhile: Callable[[], None]
+) -> dict[str, Any]:
     said = ""
     while time.monotonic() - began < LIMIT_SECONDS:
+        meanwhile()
         job = _call(url, token)
         if job["status"] == "succeeded":
             return job

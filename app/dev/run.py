@@ -179,7 +179,12 @@ class Run:
             with self.terminal.step("A first export") as step:
                 token = self.command(f"flask tokens create {MEMBER[0]} --name 'make run'")
                 return first.export(
-                    f"http://127.0.0.1:{self.port}", token, mailbox=mailbox, to=MEMBER[0], note=step.note
+                    f"http://127.0.0.1:{self.port}",
+                    token,
+                    mailbox=mailbox,
+                    to=MEMBER[0],
+                    note=step.note,
+                    meanwhile=self.revive_dead,
                 )
         except WaybillError as error:
             self.terminal.say(self.terminal.paint(error.message, "bad"))
@@ -217,14 +222,19 @@ class Run:
         programs = self.stack.processes
         logs = LogWatch({name: child.log for name, child in programs.items()})
         colours = dict(zip(programs, PROGRAM_COLOURS, strict=True))
-        everything: list[Child | Server] = [*self.embedded.servers, *programs.values()]
         while True:
             for name, line in logs.serious():
                 self.terminal.say(f"{self.terminal.paint(f'{name:<6} |', colours[name])} {line}")
-            for process in everything:
-                if not process.alive:
-                    self.revive(process)
+            self.revive_dead()
             time.sleep(WATCH_SECONDS)
+
+    def revive_dead(self) -> None:
+        """Raises ChildFailed when something dies too often."""
+        assert self.stack is not None
+        processes: list[Child | Server] = [*self.embedded.servers, *self.stack.processes.values()]
+        for process in processes:
+            if not process.alive:
+                self.revive(process)
 
     def revive(self, dead: Child | Server) -> None:
         child = dead.child if isinstance(dead, Server) else dead
