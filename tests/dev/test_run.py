@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -256,4 +257,23 @@ def test_make_run_from_nothing_to_a_finished_job_and_back(checkout: Path) -> Non
     finally:
         again.stop(signal.SIGTERM)
     assert again.process.returncode == 0
+    assert left(mark) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_dies_during_the_first_export_is_started_again(checkout: Path) -> None:
+    mark, port = secrets.token_hex(8), free_port()
+    run = Running(checkout, mark, port, make=False)
+    try:
+        until(lambda: "A first export" in run.out.read_text(), 120)
+        for process in psutil.Process(run.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if any(word.endswith("bin/dramatiq") for word in process.cmdline()):
+                    process.kill()
+        text = run.wait_ready(60)
+        assert "worker was killed by SIGKILL; it is started again" in text
+        assert "A first export is done: 3,000 rows" in text
+    finally:
+        run.stop(signal.SIGTERM)
     assert left(mark) == []
