@@ -175,13 +175,15 @@ def test_a_report_may_demand_one_snapshot(
     assert len({part["snapshot_at"] for part in _receipt(job)}) == 1
 
 
+@pytest.mark.parametrize("joined", [False, True], ids=["an object of its own", "in the growing file"])
 @pytest.mark.parametrize("damage", ["missing", "shorter", "changed"])
 def test_a_part_that_is_not_what_was_written_is_made_again(
-    damage: str, ask: Callable[..., UUID], undisturbed: bytes, app: Any
+    damage: str, joined: bool, ask: Callable[..., UUID], undisturbed: bytes, app: Any
 ) -> None:
     job_id = ask()
-    kill_at("parts", "NEW.status = 'done' AND NEW.number = 3", app, job_id)
-    _damage(job_id, damage)
+    # The first part is known to be where it is when the joiner stands just before it, or before the next one.
+    kill_at("parts", f"NEW.number = {1 + joined} AND NEW.key LIKE '%/whole-%'", app, job_id)
+    assert ("/whole-" in _damage(job_id, damage)) is joined
     run_out(job_id)
     assert _content(_export(job_id)) == undisturbed
     assert any("Part 1 is not what was written" in line for line in _log(job_id))
@@ -223,16 +225,18 @@ def _finished(job_id: UUID) -> list[int]:
     return list(db.session.scalars(done.order_by(Part.number)))
 
 
-def _damage(job_id: UUID, how: str) -> None:
+def _damage(job_id: UUID, how: str) -> str:
+    """Spoil what is stored of the first part; the object's key."""
     part = db.session.scalars(select(Part).where(Part.job_id == job_id, Part.number == 1)).one()
     assert part.key is not None
     kept = b"".join(storage.current().open(part.key))
     storage.current().delete(part.key)
-    changed = {"shorter": kept[:-1], "changed": b"X" + kept[1:]}.get(how)
+    changed = {"shorter": kept[: part.start + part.bytes - 1], "changed": b"X" + kept[1:]}.get(how)
     if changed is not None:
         with storage.current().writer(part.key, content_type="x", filename="x") as writer:
             writer.write(changed)
             writer.commit()
+    return part.key
 
 
 def _content(job: Job) -> bytes:
