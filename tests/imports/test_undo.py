@@ -402,6 +402,74 @@ def test_of_two_imports_the_later_one_keeps_its_rows(landing: Landing, before: s
     assert landing.rows("SELECT count(*) FROM landing.things WHERE name LIKE 'Later%'") == [(0,)]
 
 
+def test_after_a_later_import_is_undone_the_earlier_one_knows_its_rows(landing: Landing, before: str) -> None:
+    """And so on, for any number of them; but not where somebody else wrote in between."""
+    first = landing.apply(text_of(80))
+    between = landing.digest()
+    landing.conn.execute(b"UPDATE landing.things SET note = 'mine' WHERE id IN (10, 20)")
+    second = landing.apply(text_of(70, first=1, name="Second"))
+    assert undone(undo(landing, second)) == (70, 0, 0)
+    third = landing.apply(text_of(70, first=5, name="Third"))
+    fourth = landing.apply(text_of(70, first=1, name="Fourth"))
+    landing.conn.execute(b"UPDATE landing.things SET note = 'mine' WHERE id = 30")
+    assert undone(undo(landing, fourth)) == (69, 0, 1)
+    assert undone(undo(landing, third)) == (69, 0, 1)
+    others = "SELECT md5(string_agg(t::text, '|' ORDER BY id)) FROM landing.things AS t WHERE note <> 'mine'"
+    assert landing.digest() != between
+    assert landing.rows(others) != []
+    job = undo(landing, first)
+    assert [row[0] for row in left_alone(job)] == ["10", "20", "30"]
+    assert undone(job)[2] == 3
+    mine = landing.rows("SELECT id, name, note FROM landing.things WHERE note = 'mine' ORDER BY id")
+    assert mine == [(10, "Thing 10", "mine"), (20, "Thing 20", "mine"), (30, "Fourth 30", "mine")]
+    landing.conn.execute(b"DELETE FROM landing.things WHERE note = 'mine'")
+    landing.conn.execute(BEFORE.replace("%%", "%").encode() + b" ON CONFLICT DO NOTHING")
+    assert landing.digest() == before
+
+
+def test_what_an_undo_had_to_find_by_halves_is_known_as_well(landing: Landing, before: str) -> None:
+    """Rows that it puts back beside others which the table refuses."""
+    first = landing.apply(text_of(40))
+    second = landing.apply(text_of(40, name="Second"))
+    landing.conn.execute(
+        b"ALTER TABLE landing.things ADD CONSTRAINT no CHECK (id <> 7 OR name <> 'Thing 7') NOT VALID"
+    )
+    assert undone(undo(landing, second)) == (39, 0, 1)
+    landing.conn.execute(b"ALTER TABLE landing.things DROP CONSTRAINT no")
+    job = undo(landing, first)
+    assert [row[0] for row in left_alone(job)] == ["7"]
+
+
+def test_importers_may_know_the_same_row_by_different_keys(
+    app: Any, database: Callable[[], str], member: Any
+) -> None:
+    table = """
+    CREATE SCHEMA landing;
+    CREATE TABLE landing.people (id integer PRIMARY KEY, email text UNIQUE NOT NULL, name text);
+    INSERT INTO landing.people SELECT i, i || '@x', 'old ' || i FROM generate_series(1, 30) AS i
+    """
+
+    class ById(Importer):
+        key, title, source, table, natural_key = "by_id", "People", "landing", "people", ("id",)
+        columns = (Column(name="id", type="int", required=True), Column(name="email"), Column(name="name"))
+
+    class ByEmail(Importer):
+        key, title, source, table, natural_key = "by_email", "People", "landing", "people", ("email",)
+        modes = ("update",)
+        columns = (Column(name="email", required=True), Column(name="name"))
+
+    with landed(app, database, member, ById(), ByEmail(), table=table, chunk_bytes=100) as landing:
+        everybody = "SELECT * FROM landing.people ORDER BY id"
+        before = landing.rows(everybody)
+        rows = "".join(f"{i},{i}@y,first {i}\n" for i in range(1, 41))
+        first = landing.apply("id,email,name\n" + rows, key="by_id")
+        rows = "".join(f"{i}@y,second {i}\n" for i in range(40, 0, -1))
+        second = landing.apply("email,name\n" + rows, key="by_email", mode="update")
+        assert undone(undo(landing, second)) == (40, 0, 0)
+        assert undone(undo(landing, first)) == (30, 10, 0)
+        assert landing.rows(everybody) == before
+
+
 def test_a_cut_connection_is_tried_again(
     landing: Landing, before: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

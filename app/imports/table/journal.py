@@ -10,10 +10,13 @@ schema that `search_path` begins with.
 - `rejects`: the refused rows.
 - `left_alone`: rows that an undo left as they were, and why.
 - `ledger_<import>`: what an undo needs, an entry for each row of the target that was inserted or
-  changed: `chunk`, `inserted`, `line`, the key as `k1`, `k2` …, and what stood there before as `b1`, `b2` …,
-  for the key and columns that `Shape` tells (kept in `imports.shape`). A row that the import wrote
-  more than once has one entry, as it was before the first time; unless somebody else edited it in between:
-  then it has another one, and only the last one may be undone.
+  changed: `chunk`, `inserted`, `line`, `was`, the key as `k1`, `k2` …, and what stood there before as `b1`,
+  `b2` …, for the key and columns that `Shape` tells (kept in `imports.shape`); `was` is the `xmin` that a
+  changed row had before. A row that the import wrote more than once has one entry, as it was before the first
+  time; unless somebody else edited it in between: then it has another one, and only the last one may be
+  undone.
+- `restored`: by which transactions an undo put back the rows of a chunk. What such a transaction wrote is
+  again what the ledger's `was` wrote: so an earlier import knows its rows after a later one was undone.
 
 Nothing here commits by itself but `prepare`, `raise_fence` and `forget`: callers bring their transaction.
 """
@@ -77,6 +80,12 @@ CREATE TABLE IF NOT EXISTS waybill_journal.left_alone (
 );
 CREATE INDEX IF NOT EXISTS left_alone_place ON waybill_journal.left_alone (import_id, chunk);
 CREATE INDEX IF NOT EXISTS rejects_place ON waybill_journal.rejects (import_id, chunk, line);
+CREATE TABLE IF NOT EXISTS waybill_journal.restored (
+    import_id uuid NOT NULL REFERENCES waybill_journal.imports ON DELETE CASCADE,
+    chunk bigint NOT NULL,
+    xid xid NOT NULL
+);
+CREATE INDEX IF NOT EXISTS restored_place ON waybill_journal.restored (import_id, chunk);
 """
 
 
@@ -111,7 +120,7 @@ def ledger(import_id: UUID) -> str:
 
 def prepare(target: Target) -> None:
     """Make the schema where it lacks; raises TargetRefused that says how an administrator does it."""
-    if target.one("SELECT to_regclass('waybill_journal.rejects_place')")[0] is not None:
+    if target.one("SELECT to_regclass('waybill_journal.restored_place')")[0] is not None:
         return
     try:
         with target.transaction():
@@ -129,7 +138,7 @@ def prepare(target: Target) -> None:
 def raise_fence(target: Target, import_id: UUID, attempt: int, shape: Shape, columns: Sequence[str]) -> None:
     """From now on only `attempt` writes; waits for a merge at work. Makes the ledger the first time.
 
-    `columns` are the ledger's: their definitions behind `chunk`, `inserted` and `line`. Raises FenceClosed if
+    `columns` are the ledger's: their definitions behind those that each has. Raises FenceClosed if
     a later attempt was here, or if the import was undone.
     """
     with target.transaction():
@@ -150,7 +159,7 @@ def raise_fence(target: Target, import_id: UUID, attempt: int, shape: Shape, col
                 "The importer's columns changed since this import began, so it can't go on. "
                 "Undo it, then upload the file once more."
             )
-        definitions = ", ".join(["chunk bigint", "inserted boolean", "line bigint", *columns])
+        definitions = ", ".join(["chunk bigint", "inserted boolean", "line bigint", "was xid", *columns])
         target.run(f"CREATE TABLE IF NOT EXISTS {ledger(import_id)} ({definitions})")
         last = checkpoint(target, import_id).number
         surplus = "DELETE FROM waybill_journal.rejects WHERE import_id = %s AND chunk > %s"

@@ -71,7 +71,7 @@ class Merge:
     """For one connection: makes its temporary tables `staging` and `found`, emptied by every commit.
 
     `staging` has `line` and the columns as `c1`, `c2` …; `found` has `line`, `ours`, `changed`, and what
-    stands in the table as the ledger's `k1` … and `b1` ….
+    stands in the table as the ledger's `was`, `k1` … and `b1` ….
     """
 
     def __init__(self, plan: Plan, target: Target, import_id: UUID) -> None:
@@ -83,7 +83,7 @@ class Merge:
             f"c{self._places[name]} {'text' if fit.cast else fit.field.spoken}"
             for name, fit in plan.fits.items()
         ]
-        found = ", ".join(["line bigint", "ours boolean", "changed boolean", *plan.ledger_columns])
+        found = ", ".join(["line bigint", "ours boolean", "changed boolean", "was xid", *plan.ledger_columns])
         target.run(_PLANNING)
         for name, definition in (("staging", ", ".join(["line bigint", *columns])), ("found", found)):
             target.run(f"CREATE TEMP TABLE IF NOT EXISTS {name} ({definition}) ON COMMIT DELETE ROWS")
@@ -171,7 +171,7 @@ class Merge:
         joined = " AND ".join(f"t.{quoted(name)} = {self._staged(name)}" for name in plan.key)
         there = ", ".join(f"t.{quoted(name)}" for name in (*plan.ledger_key, *plan.values))
         return self._run(
-            f"INSERT INTO found SELECT s.line, t.xmin = ANY (%s::text[]::xid[]), {changed}, {there}"
+            f"INSERT INTO found SELECT s.line, t.xmin = ANY (%s::text[]::xid[]), {changed}, t.xmin, {there}"
             f" FROM staging AS s JOIN {plan.table.sql} AS t ON {joined}{self._lock}",
             (list(ours),),
         )
@@ -253,7 +253,7 @@ class Merge:
 
     def _update(self, chunk: int, compared: Compared) -> None:
         plan = self.plan
-        entry = [f"k{place}" for place, _ in enumerate(plan.ledger_key, start=1)]
+        entry = ["was", *(f"k{place}" for place, _ in enumerate(plan.ledger_key, start=1))]
         entry += [f"b{place}" for place, _ in enumerate(plan.values, start=1)]
         names = ", ".join(entry)
         self._run(

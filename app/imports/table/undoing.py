@@ -113,7 +113,8 @@ class Undoing:
         )
         target.run(
             "CREATE TEMP TABLE IF NOT EXISTS undoing ON COMMIT DELETE ROWS AS"
-            " SELECT l.*, NULL::bigint AS place, NULL::text AS state, NULL::text AS what"
+            " SELECT l.*, NULL::bigint AS place, NULL::text AS state, NULL::text AS what,"
+            " NULL::xid AS version"
             f" FROM {self._ledger} AS l WITH NO DATA"
         )
         rows = target.all(_REFERENCES, (self.shape.table,))
@@ -199,14 +200,14 @@ class Undoing:
 
     def _gather(self, chunk: int) -> None:
         self.target.run(
-            "INSERT INTO undoing SELECT l.*, row_number() OVER (), %s, NULL"
+            "INSERT INTO undoing SELECT l.*, row_number() OVER (), %s"
             f" FROM {self._ledger} AS l WHERE l.chunk = %s",
             (READY, chunk),
         )
 
     def _gather_left(self, chunk: int) -> None:
         self.target.run(
-            "INSERT INTO undoing SELECT l.*, row_number() OVER (), %s, NULL"
+            "INSERT INTO undoing SELECT l.*, row_number() OVER (), %s"
             f" FROM {self._ledger} AS l WHERE l.chunk = %s AND {self._key} IN (SELECT a.key"
             " FROM waybill_journal.left_alone AS a"
             " WHERE a.import_id = %s AND a.chunk = %s AND a.code = ANY (%s))",
@@ -229,14 +230,45 @@ class Undoing:
         self._leave(
             GONE, f"l.state = %s AND NOT EXISTS (SELECT FROM {self._table} AS t WHERE {joined})", [READY]
         )
+        ours = journal.transactions(self.target, self.import_id)
+        others = self.target.run(
+            f"UPDATE undoing AS l SET version = t.xmin FROM {self._table} AS t"
+            f" WHERE l.state = %s AND {joined} AND t.xmin <> ALL (%s::text[]::xid[])",
+            (READY, ours),
+        )
+        if others:
+            self._trace()
         # A row with a later entry that could not be undone was edited between the two.
         self._leave(
             EDITED,
-            f"l.state = %s AND (EXISTS (SELECT FROM {self._table} AS t WHERE {joined}"
-            " AND t.xmin <> ALL (%s::text[]::xid[]))"
+            "l.state = %s AND (l.version <> ALL (%s::text[]::xid[])"
             f" OR {self._key} IN (SELECT a.key FROM waybill_journal.left_alone AS a"
             " WHERE a.import_id = %s AND a.chunk > %s))",
-            [READY, journal.transactions(self.target, self.import_id), self.import_id, chunk],
+            [READY, ours, self.import_id, chunk],
+        )
+
+    def _trace(self) -> None:
+        """What undos put back is what was written before: go on from there, as far as it leads."""
+        # Whoever forgets one of these imports waits until we are through.
+        found = self.target.all(
+            "SELECT i.id, i.shape FROM waybill_journal.imports AS i WHERE i.shape ->> 'table' = %s AND EXISTS"
+            " (SELECT FROM waybill_journal.restored AS r WHERE r.import_id = i.id) FOR KEY SHARE",
+            (self.shape.table,),
+        )
+        imports = [(import_id, Shape(**shape)) for import_id, shape in found]
+        self._plan(wholes=True)
+        # Each step leads to an earlier transaction.
+        while sum(self._trace_through(import_id, shape) for import_id, shape in imports):
+            pass
+        self._plan(wholes=False)
+
+    def _trace_through(self, import_id: UUID, shape: Shape) -> int:
+        return self.target.run(
+            f"UPDATE undoing AS l SET version = o.was FROM {self._table} AS t,"
+            f" {journal.ledger(import_id)} AS o, waybill_journal.restored AS r"
+            f" WHERE l.state = %s AND {matches('l', 't', self.shape.key)} AND {matches('o', 't', shape.key)}"
+            " AND r.import_id = %s AND r.chunk = o.chunk AND r.xid = l.version AND NOT o.inserted",
+            (READY, import_id),
         )
 
     def _leave(self, state: str, condition: str, params: list[object]) -> None:
@@ -341,6 +373,13 @@ class Undoing:
 
     def _note(self, chunk: int, again: bool) -> None:
         """What became of the rows, in the same transaction."""
+        # Rows are marked as done in the savepoint in which they are written: both bear its transaction's id.
+        self.target.run(
+            "INSERT INTO waybill_journal.restored (import_id, chunk, xid)"
+            " SELECT DISTINCT %s::uuid, %s::bigint, u.xmin FROM undoing AS u"
+            " WHERE u.state = %s AND NOT u.inserted",
+            (self.import_id, chunk, DONE),
+        )
         kept = "The table kept it as it is without a word: one of its triggers or policies does that."
         self.target.run("UPDATE undoing SET state = %s, what = %s WHERE state = %s", (REFUSED, kept, READY))
         put_back, removed, left = self.target.one(
