@@ -287,7 +287,7 @@ def _when(at: datetime) -> str:
 def _sent(delivery: Delivery) -> None:
     for left in reversed(range(NOTES)):
         try:
-            noted = _note(delivery.id, sent_at=func.clock_timestamp(), last_error=None)
+            noted = _note(delivery.id, sent_at=func.clock_timestamp(), error_code=None, last_error=None)
             break
         except SQLAlchemyError as error:
             if not left:
@@ -301,13 +301,14 @@ def _sent(delivery: Delivery) -> None:
 def _missed(delivery: Delivery, tries: int, error: WaybillError) -> None:
     """Wait in the database for the next try, or give up; the job's log hears of each reason once."""
     wait = pause(tries) if error.retryable else None
+    why = {"error_code": error.code, "last_error": error.message}
     if wait is None:
-        if _note(delivery.id, tries, given_up_at=func.clock_timestamp(), last_error=error.message):
+        if _note(delivery.id, tries, given_up_at=func.clock_timestamp(), **why):
             level = "info" if isinstance(error, Pointless) else "error"
             _say(delivery, f"No mail was sent to {delivery.job.owner.email}. {error.message}", level)
     else:
         due = func.clock_timestamp() + wait
-        at = _note(delivery.id, tries, next_attempt_at=due, last_error=error.message)
+        at = _note(delivery.id, tries, next_attempt_at=due, **why)
         if at and error.message != delivery.last_error:
             text = f"{error.message} The mail is late; it is tried again at {at:%H:%M:%S} UTC."
             _say(delivery, text, "warning")

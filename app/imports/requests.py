@@ -252,7 +252,9 @@ def pause(job: Job) -> Job:
 
 def resume(job: Job) -> Job:
     """Go on with a paused job where it stopped. Raises Conflict."""
-    _mark(job, Job.paused_at.is_not(None), None, "Resumed.", "going on")
+    # It waits for a worker since now, unless it is to be tried again later.
+    since = func.greatest(Job.next_attempt_at, func.clock_timestamp())
+    _mark(job, Job.paused_at.is_not(None), None, "Resumed.", "going on", next_attempt_at=since)
     dispatch.send(job.id)
     return job
 
@@ -514,11 +516,11 @@ def _known_jobs(import_: Import) -> list[Job]:
     return jobs_of([import_])[import_.id]
 
 
-def _mark(job: Job, if_: Any, at: Any, text: str, already: str) -> Job:
+def _mark(job: Job, if_: Any, at: Any, text: str, already: str, **more: Any) -> Job:
     changed = db.session.execute(
         update(Job)
         .where(Job.id == job.id, Job.kind == "import", Job.status.not_in(FINAL), if_)
-        .values(paused_at=at)
+        .values(paused_at=at, **more)
         .returning(Job.id)
     ).first()
     if changed is None:

@@ -3,6 +3,7 @@
 from app.models.artifact import Artifact, Download
 from app.models.choice import ColumnChoice, MappingChoice
 from app.models.chunk import Chunk
+from app.models.clock import Clock
 from app.models.delivery import Delivery
 from app.models.event import Event
 from app.models.imports import Import
@@ -18,6 +19,7 @@ __all__ = [
     "ApiToken",
     "Artifact",
     "Chunk",
+    "Clock",
     "ColumnChoice",
     "Delivery",
     "Download",

@@ -20,6 +20,7 @@ class Delivery(db.Model):  # type: ignore[misc, name-defined]
         Index(
             "ix_deliveries_due", "next_attempt_at", postgresql_where="sent_at IS NULL AND given_up_at IS NULL"
         ),
+        Index("ix_deliveries_given_up", "given_up_at", postgresql_where="given_up_at IS NOT NULL"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -41,6 +42,8 @@ class Delivery(db.Model):  # type: ignore[misc, name-defined]
     dispatched_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     sent_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     given_up_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # Why the last try failed: the error's stable code, and its message.
+    error_code: Mapped[str | None] = mapped_column(String(50))
     last_error: Mapped[str | None] = mapped_column(Text)
 
     job: Mapped[Job] = relationship(lazy="joined")

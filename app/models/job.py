@@ -69,6 +69,7 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
         Index("ix_jobs_owner", "owner_id", "created_at", "id"),
         Index("ix_jobs_created", "created_at", "id"),
         Index("ix_jobs_definition", "kind", "definition", "created_at"),
+        Index("ix_jobs_finished", "finished_at"),
         Index(
             "ix_jobs_unfinished", "queue", "created_at", postgresql_where="status IN ('queued', 'running')"
         ),
@@ -332,6 +333,8 @@ def leave(conn: Connection, job_id: UUID, leader_id: UUID, follows: UUID | None 
         (Job.id == job_id, Job.status == QUEUED, Job.follows_id == leader_id),
         follows_id=follows,
         sharing=Job.sharing if follows else None,
+        # Until now it waited for a file, not for a worker.
+        next_attempt_at=func.clock_timestamp(),
         progress_done=0,
         progress_total=None,
     )
@@ -349,7 +352,8 @@ def reopen(conn: Connection, job_id: UUID) -> bool:
         # How long it takes, and its rate, are measured from the new beginning.
         started_at=None,
         finished_at=None,
-        next_attempt_at=None,
+        # It waits since now, not since it was first asked for.
+        next_attempt_at=func.clock_timestamp(),
         dispatched_at=None,
         cancel_requested_at=None,
         paused_at=None,
