@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from email.utils import parseaddr
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +18,10 @@ VERSION = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent
 RUN_ENV = ROOT / "var" / "run.env"
 DEFAULT_SECRET_KEY = "waybill-development-only"
+# In days; nothing that is asked to last longer is meant so.
+TEN_YEARS = 3650
+# In seconds: PostgreSQL counts milliseconds in 32 bits.
+LONGEST_TIMEOUT = (2**31 - 1) // 1000
 
 
 def setting(help: str, default: str | int | bool | None = None) -> str:
@@ -24,8 +29,8 @@ def setting(help: str, default: str | int | bool | None = None) -> str:
     return field(default=default, metadata={"help": help})  # type: ignore[return-value]
 
 
-def number(help: str, default: int) -> int:
-    return field(default=default, metadata={"help": help})
+def number(help: str, default: int, least: int = 1, most: int = 2**31 - 1) -> int:
+    return field(default=default, metadata={"help": help, "range": (least, most)})
 
 
 def switch(help: str, default: bool) -> bool:
@@ -45,11 +50,11 @@ class Settings:
     public_url: str = setting(
         "Where people reach Waybill; links in mails start with it.", "http://127.0.0.1:8000"
     )
-    port: int = number("Where the web process listens.", 8000)
+    port: int = number("Where the web process listens.", 8000, most=65_535)
     time_zone: str = setting("Of everybody who has not chosen one: a name such as Europe/Berlin.", "UTC")
 
     mail_server: str = setting("SMTP server.", "")
-    mail_port: int = number("Its port.", 25)
+    mail_port: int = number("Its port.", 25, most=65_535)
     mail_use_tls: bool = switch("STARTTLS.", False)
     mail_use_ssl: bool = switch("TLS from the first byte.", False)
     mail_username: str = setting("SMTP user name, if one is needed.", "")
@@ -57,19 +62,23 @@ class Settings:
     mail_default_sender: str = setting("The From line.", "Waybill <waybill@localhost>")
     mailbox_dir: str = setting("Folder of caught mails shown at `/mailbox`; development only.", "")
 
-    retention_hours: int = number("How long artifacts and their links live.", 24)
-    events_retention_days: int = number("How long a finished job's log is kept.", 30)
-    lease_seconds: int = number("How long a silent worker keeps its job.", 15)
-    attempts_limit: int = number("How often a job is tried before it fails.", 3)
+    retention_hours: int = number("How long artifacts and their links live.", 24, most=TEN_YEARS * 24)
+    events_retention_days: int = number("How long a finished job's log is kept.", 30, most=TEN_YEARS)
+    lease_seconds: int = number("How long a silent worker keeps its job.", 15, least=5, most=3600)
+    attempts_limit: int = number("How often a job is tried before it fails.", 3, most=100)
     part_rows: int = number("Rows of one part, about, of an export that can be cut.", 250_000)
-    chunk_bytes: int = number("Bytes of one chunk, about, of an import.", 8 * 1024 * 1024)
-    statement_timeout_seconds: int = number("Longest query of a report.", 3600)
+    chunk_bytes: int = number("Bytes of one chunk, about, of an import.", 8 * 1024**2, most=1024**3)
+    statement_timeout_seconds: int = number("Longest query of a report.", 3600, most=LONGEST_TIMEOUT)
     user_running_limit: int = number("Queued and running jobs of one person at a time.", 20)
-    upload_limit_bytes: int = number("The largest file that may be uploaded, in bytes.", 5 * 1024**3)
+    upload_limit_bytes: int = number(
+        "The largest file that may be uploaded, in bytes.", 5 * 1024**3, most=2**63 - 1
+    )
     user_upload_limit: int = number("Unfinished uploads of one person at a time.", 10)
     request_rate: str = setting("API requests per token or session.", "600 per minute")
     sign_in_rate: str = setting("Sign-in attempts per address.", "10 per minute")
-    trusted_proxies: int = number("Reverse proxies before the web process that set X-Forwarded-*.", 0)
+    trusted_proxies: int = number(
+        "Reverse proxies before the web process that set X-Forwarded-*.", 0, least=0, most=100
+    )
 
     demo: bool = switch("Show the reports over the demo data.", False)
     reports_path: str = setting("Folders of your own reports, joined as in PATH.", "")
@@ -97,6 +106,7 @@ class Settings:
             raw = values.get(item.name.upper())
             if raw is not None and raw != "" and item.name not in ("sources", "targets"):
                 found[item.name] = _convert(item.name.upper(), raw, str(item.type))
+                _check_range(item.name.upper(), found[item.name], item.metadata.get("range"))
         found["database_url"] = _database_url(values.get("DATABASE_URL", ""))
         named = {name: url for name, url in values.items() if name.startswith("SOURCE_") and url}
         found["targets"] = _by_name(named, "_WRITE_URL")
@@ -115,23 +125,44 @@ class Settings:
                 raise BadSettings(
                     f"{name.upper()} is not set. Set it, or type `make run` to start all that is needed."
                 )
-        if not self.development and (self.secret_key == DEFAULT_SECRET_KEY or len(self.secret_key) < 32):
-            raise BadSettings(
-                "SECRET_KEY is the default or shorter than 32 characters. Outside development set it to "
-                "a secret of your own, for instance the output of: "
-                'python -c "import secrets; print(secrets.token_hex(32))"'
-            )
+        _check_redis_url(self.redis_url)
+        if not self.development:
+            self._check_secrets()
         if not zones.exists(self.time_zone):
             raise BadSettings(
                 f"TIME_ZONE is {self.time_zone!r}, which is no time zone. Use a name such as Europe/Berlin."
             )
-        if urlsplit(self.public_url).scheme not in ("http", "https"):
-            raise BadSettings(f"PUBLIC_URL is {self.public_url!r}; it must start with http:// or https://.")
+        if not _is_web_address(self.public_url):
+            raise BadSettings(
+                f"PUBLIC_URL is {self.public_url!r}; write http:// or https:// and the name of a host."
+            )
+        if not _is_sender(self.mail_default_sender):
+            raise BadSettings(
+                f"MAIL_DEFAULT_SENDER is {self.mail_default_sender!r}; write an address such as "
+                "waybill@example.org or Waybill <waybill@example.org>."
+            )
+        if self.mail_use_tls and self.mail_use_ssl:
+            raise BadSettings(
+                "MAIL_USE_TLS and MAIL_USE_SSL are both on. Use MAIL_USE_TLS for STARTTLS (port 587) or "
+                "MAIL_USE_SSL for TLS from the first byte (port 465)."
+            )
         if not self.storage_url.startswith(("file:///", "s3://")):
             raise BadSettings(
                 f"STORAGE_URL is {self.storage_url!r}; use file:///folder or s3://bucket/prefix."
             )
         return self
+
+    def _check_secrets(self) -> None:
+        for name, keys in (
+            ("SECRET_KEY", self.secret_keys[:1]),
+            ("SECRET_KEY_FALLBACKS", self.secret_keys[1:]),
+        ):
+            if any(len(key) < 32 for key in keys):
+                raise BadSettings(
+                    f"{name} is the default or shorter than 32 characters. Outside development set it to "
+                    "a secret of your own, for instance the output of: "
+                    'python -c "import secrets; print(secrets.token_hex(32))"'
+                )
 
     @property
     def development(self) -> bool:
@@ -144,7 +175,8 @@ class Settings:
     @property
     def secret_keys(self) -> list[str]:
         """The key that signs first, then the ones that are still believed."""
-        return [self.secret_key, *filter(None, self.secret_key_fallbacks.split(","))]
+        earlier = [key.strip() for key in self.secret_key_fallbacks.split(",")]
+        return [self.secret_key, *filter(None, earlier)]
 
     @property
     def source_urls(self) -> dict[str, str]:
@@ -195,12 +227,61 @@ def _convert(name: str, raw: str, kind: str) -> object:
     return raw
 
 
+def _check_range(name: str, value: object, allowed: tuple[int, int] | None) -> None:
+    if allowed is None or not isinstance(value, int):
+        return
+    least, most = allowed
+    if not least <= value <= most:
+        raise BadSettings(f"{name} is {value}; use a number from {least} to {most}.")
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
+
+
+def _is_sender(line: str) -> bool:
+    local, _, host = parseaddr(line)[1].rpartition("@")
+    return bool(local and host) and line.isprintable()
+
+
 def _database_url(raw: str) -> str:
-    """Heroku-like platforms say postgres://; SQLAlchemy wants to know the driver, too."""
-    scheme, _, rest = raw.partition("://")
-    if raw and scheme not in ("postgres", "postgresql", "postgresql+psycopg"):
+    """Heroku-like platforms say postgres://; SQLAlchemy wants to know the driver, too.
+
+    What cannot be read is not shown: it may hold a password.
+    """
+    if not raw:
+        return ""
+    scheme, separator, rest = raw.partition("://")
+    if separator and scheme not in ("postgres", "postgresql", "postgresql+psycopg"):
         raise BadSettings(
             f"DATABASE_URL starts with {scheme}://; Waybill keeps its jobs in PostgreSQL only. "
             "Other databases can be sources: SOURCE_<NAME>_URL."
         )
-    return f"postgresql+psycopg://{rest}" if raw else ""
+    # Here, because what reads but one setting need not load it; so with Redis below.
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    url = f"postgresql+psycopg://{rest}"
+    try:
+        make_url(url)
+    except (ArgumentError, ValueError):
+        separator = ""
+    if not separator:
+        raise BadSettings("DATABASE_URL is no URL; write postgresql://user:password@host:port/database.")
+    return url
+
+
+def _check_redis_url(url: str) -> None:
+    from redis.connection import parse_url
+
+    try:
+        parse_url(url)  # type: ignore[no-untyped-call]
+    except ValueError:
+        raise BadSettings(
+            "REDIS_URL is no URL of a Redis; write redis://host:port, rediss://user:password@host:port or "
+            "unix:///path."
+        ) from None
