@@ -18,8 +18,6 @@ from app.sources import Batch, Copy, Field
 
 __all__ = ["Counter", "Format", "Unfit", "Writing", "Zipped", "check_compression", "find", "formats"]
 
-__all__ = ["Counter", "Format", "Unfit", "Writing", "Zipped", "check_compression", "find", "formats"]
-
 # What one step of a stream holds, in bytes.
 BLOCK = 1024 * 1024
 

@@ -17,6 +17,11 @@ from app.sources._typed import Kind, arrow_type
 # A float has every whole number up to here.
 EXACT = 2**53
 INT64 = range(-(2**63), 2**63)
+WHOLE: dict[Kind, range] = {
+    "int16": range(-(2**15), 2**15),
+    "int32": range(-(2**31), 2**31),
+    "int64": INT64,
+}
 
 
 def batches(
@@ -76,6 +81,8 @@ def _fits(field: Field, value: object) -> bool:
     match value:
         case None:
             return True
+        case int() if field.kind in WHOLE and not isinstance(value, bool):
+            return value in WHOLE[field.kind]
         case int() if field.kind == "float64" and not isinstance(value, bool):
             return -EXACT <= value <= EXACT
         case int() if field.kind == "decimal" and not isinstance(value, bool):

@@ -237,7 +237,9 @@ def _field(column: Any) -> Field:
     if type in (FIELD_TYPE.DECIMAL, FIELD_TYPE.NEWDECIMAL):
         signs = (not column.flags & FLAG.UNSIGNED) + bool(column.scale)
         return Field(name, "decimal", column.length - signs, column.scale)
-    if type == FIELD_TYPE.LONGLONG and column.flags & FLAG.UNSIGNED:
+    if (type == FIELD_TYPE.LONGLONG and column.flags & FLAG.UNSIGNED) or (
+        type == FIELD_TYPE.BIT and column.length > 63
+    ):
         return Field(name, "decimal", 20, 0)
     if type in _KINDS:
         return Field(name, _KINDS[type])

@@ -95,6 +95,9 @@ THINGS: list[tuple[Any, ...]] = [
 ]
 
 
+# One value of each of MySQL's types of whole numbers.
+WHOLES = (-128, 255, -32768, 8388607, -(2**31), 2**64 - 1, 2026, 1, 2**64 - 1)
+
 # Each hour around the nights in which Berlin's clocks are changed, in UTC.
 CLOCK = [
     datetime(2026, month, day, tzinfo=UTC) + timedelta(hours=hour, minutes=30)
@@ -151,6 +154,11 @@ def mysql_member(session_directory: Path) -> Iterator[Member]:
             cursor.execute("SET time_zone = '+00:00'")
             cursor.execute("CREATE TABLE waybill.moments (id bigint, moment timestamp)")
             cursor.executemany("INSERT INTO waybill.moments VALUES (%s, %s)", list(enumerate(CLOCK)))
+            cursor.execute(
+                "CREATE TABLE waybill.wholes (t tinyint, u tinyint unsigned, s smallint, m mediumint, i int,"
+                " b bigint unsigned, y year, flag bit(1), bits bit(64))"
+            )
+            cursor.execute("INSERT INTO waybill.wholes VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)", WHOLES)
             cursor.execute("CREATE USER reader IDENTIFIED BY 'p@ss/word'")
             cursor.execute("GRANT SELECT ON waybill.* TO reader")
         yield Member(
@@ -661,6 +669,18 @@ def test_a_writer_at_work_is_no_hindrance(tmp_path: Path) -> None:
             writer.commit()
             assert list(reading.rows("SELECT i FROM t", {})) == [(1,)]
     writer.close()
+
+
+# --- MySQL's ways -----------------------------------------------------------------------------------------
+
+
+def test_whole_numbers_of_any_size_are_numbers(mysql_member: Member) -> None:
+    with mysql_member.source().reading() as reading:
+        sql, bound = composed("SELECT * FROM wholes")
+        fields = reading.fields(sql, bound)
+        (batch,) = reading.batches(sql, bound, fields)
+    assert not batch.strays
+    assert list(batch.values()) == [WHOLES]
 
 
 # --- URLs -------------------------------------------------------------------------------------------------
