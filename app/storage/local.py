@@ -22,7 +22,7 @@ from app.errors import (
     StorageUnavailable,
     WaybillError,
 )
-from app.storage import Abandoned, Blocks, Stat, Storage, Writer, checked_key, is_key, span
+from app.storage import BLOCK, Abandoned, Blocks, Stat, Storage, Writer, checked_key, is_key, span
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,9 @@ GATHER = 512 * 1024
 AHEAD = 16 * 1024 * 1024
 BEHIND = 2 * AHEAD
 
+# What a system says that copies no file by itself, or not from there; one without such a call says nothing.
+UNABLE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV)
+
 # How often a commit makes its folder again when others prune it at the same moment.
 TRIES = 10
 
@@ -43,7 +46,7 @@ TRIES = 10
 def open_storage(url: str, environ: Mapping[str, str]) -> Local:
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
-    if parts.netloc or path == Path("/"):
+    if parts.netloc or path == Path("/") or "\0" in str(path):
         raise BadSettings(
             f"STORAGE_URL is {url!r}; a folder is written with three slashes: file:///srv/waybill."
         )
@@ -159,9 +162,7 @@ class LocalWriter(Writer):
         with reading(key), (self._root / key).open("rb", buffering=0) as source:
             size = rest = span(os.fstat(source.fileno()).st_size, start, end)
             while rest:
-                # Inside the kernel; on file systems that can, without copying at all.
-                at = start + size - rest
-                copied = os.copy_file_range(source.fileno(), self._file.fileno(), rest, offset_src=at)
+                copied = _copy_range(source.fileno(), self._file.fileno(), rest, start + size - rest)
                 if copied == 0:
                     raise OSError(errno.EIO, "the file became shorter while it was copied")
                 rest -= copied
@@ -279,6 +280,17 @@ def translated(error: Exception, name: str, written: int = 0) -> WaybillError:
             return StorageUnavailable(
                 f"The storage folder failed with {name} ({_reason(error)}). Please try again."
             )
+
+
+def _copy_range(source: int, target: int, size: int, at: int) -> int:
+    """Copy up to `size` bytes that begin `at` in the source; returns how many."""
+    try:
+        # Inside the kernel; on file systems that can, without copying at all.
+        return os.copy_file_range(source, target, size, offset_src=at)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in UNABLE:
+            raise
+    return os.write(target, os.pread(source, min(size, BLOCK), at))
 
 
 def _unless_missing(error: OSError) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -75,8 +75,14 @@ PASSING = {
 
 def open_storage(url: str, environ: Mapping[str, str]) -> S3:
     parts = urlsplit(url)
-    if not parts.netloc or parts.query or parts.username:
+    if "@" in parts.netloc:
+        # Not shown: it may hold a secret.
+        raise BadSettings("STORAGE_URL holds a key; write s3://bucket/prefix, and put keys into AWS_*.")
+    if not parts.netloc or parts.query:
         raise BadSettings(f"STORAGE_URL is {url!r}; write s3://bucket or s3://bucket/prefix.")
+    endpoint = _endpoint(environ)
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise BadSettings(f"AWS_ENDPOINT_URL_S3 is {endpoint!r}; it must start with http:// or https://.")
     return S3(parts.netloc, parts.path.strip("/"), environ)
 
 
@@ -123,10 +129,10 @@ class S3(Storage):
             self.client.delete_object(Bucket=self.bucket, Key=self.name(key))
 
     def list(self, prefix: str, older_than: timedelta = timedelta(0)) -> Iterator[Stat]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self.prefix + prefix
-        )
         with translating(prefix):
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self.prefix + prefix
+            )
             for page in pages:
                 limit = _server_time(page["ResponseMetadata"]["HTTPHeaders"]) - older_than
                 for found in page.get("Contents", ()):
@@ -146,17 +152,18 @@ class S3(Storage):
         return len(found)
 
     def presign(self, key: str, *, filename: str, content_type: str, seconds: int) -> str:
-        return self.client.generate_presigned_url(
-            "get_object",
-            Params={
-                "Bucket": self.bucket,
-                "Key": self.name(key),
-                "ResponseContentDisposition": disposition(filename),
-                "ResponseContentType": content_type,
-                "ResponseCacheControl": "private, no-store",
-            },
-            ExpiresIn=seconds,
-        )
+        with translating(key):
+            return self.client.generate_presigned_url(
+                "get_object",
+                Params={
+                    "Bucket": self.bucket,
+                    "Key": self.name(key),
+                    "ResponseContentDisposition": disposition(filename),
+                    "ResponseContentType": content_type,
+                    "ResponseCacheControl": "private, no-store",
+                },
+                ExpiresIn=seconds,
+            )
 
     def check(self) -> None:
         with translating("check"):
@@ -233,8 +240,8 @@ class S3Writer(Writer):
                 self._add(memoryview(block))
             return size
         with translating(self.filename):
-            for at in range(start, start + size, LARGEST_COPY):
-                self._fly(self._copy, self._number, key, at, min(start + size, at + LARGEST_COPY))
+            for begin, end in copies(start, size):
+                self._fly(self._copy, self._number, key, begin, end)
         return size
 
     def _copy(self, number: int, key: str, start: int, end: int) -> CompletedPartTypeDef:
@@ -376,14 +383,28 @@ def connect(environ: Mapping[str, str]) -> S3Client:
     return session.client(
         "s3",
         region_name=session.region_name or "us-east-1",
-        endpoint_url=environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL"),
+        endpoint_url=_endpoint(environ),
         config=CONFIG,
     )
+
+
+def _endpoint(environ: Mapping[str, str]) -> str | None:
+    return environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
 
 
 def part_size(number: int) -> int:
     """Bytes of the part of this number, counted from 1."""
     return PART << ((number - 1) // PARTS_OF_A_SIZE)
+
+
+def copies(start: int, size: int) -> Iterator[tuple[int, int]]:
+    """Ranges of an object, equal in size but for a byte, that S3 copies as one part each.
+
+    Not as large as may be: of those the last could be too small to have another part behind it.
+    """
+    count = -(-size // LARGEST_COPY)
+    edges = [start + size * number // count for number in range(count + 1)]
+    return pairwise(edges)
 
 
 def checksum_of(part: bytearray) -> str:

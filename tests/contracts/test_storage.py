@@ -9,6 +9,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tracemalloc
@@ -17,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 from uuid import UUID, uuid4
@@ -524,6 +526,8 @@ def test_missing_credentials_are_told_in_words(monkeypatch: pytest.MonkeyPatch, 
     nobody = {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{free_port()}"}
     with pytest.raises(StorageRefused, match="AWS_"):
         open_storage(f"s3://{BUCKET}", nobody).check()
+    with pytest.raises(StorageRefused, match="AWS_"):
+        presigned(open_storage(f"s3://{BUCKET}", nobody))
 
 
 # --- presigned URLs ---------------------------------------------------------------------------------------
@@ -594,12 +598,20 @@ def test_a_folder_presigns_nothing(local_storage: Storage) -> None:
         "file://srv/files",
         "s3://",
         "s3:///prefix",
-        "s3://key@bucket",
+        "s3://key:hidden@bucket",
+        "file:///srv/%00",
     ],
 )
 def test_a_url_that_names_no_storage_is_refused(url: str) -> None:
-    with pytest.raises(BadSettings, match="STORAGE_URL"):
+    with pytest.raises(BadSettings, match="STORAGE_URL") as refused:
         open_storage(url)
+    assert "hidden" not in refused.value.message
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
+def test_an_endpoint_is_a_url(name: str) -> None:
+    with pytest.raises(BadSettings, match="AWS_ENDPOINT_URL_S3 is 'minio:9000'"):
+        open_storage(f"s3://{BUCKET}", {name: "minio:9000"})
 
 
 def test_boto3_is_loaded_only_when_s3_is_used() -> None:
@@ -617,6 +629,17 @@ def test_ten_thousand_parts_hold_the_largest_object() -> None:
     assert sum(sizes) >= 5 * 1024**4
     assert set(sizes[:1_000]) == {8 * MIB}
     assert max(sizes) <= 5 * 1024**3
+
+
+@pytest.mark.parametrize("size", [1, 5 * 1024**3, 5 * 1024**3 + 1, 12 * 1024**3 + 7])
+def test_no_copied_part_is_too_large_or_too_small_for_s3(size: int) -> None:
+    from app.storage.s3 import copies
+
+    found = list(copies(10, size))
+    assert (found[0][0], found[-1][1]) == (10, 10 + size)
+    assert all(before[1] == after[0] for before, after in pairwise(found))
+    assert all(end - begin <= 5 * 1024**3 for begin, end in found)
+    assert len(found) == 1 or all(end - begin >= 5 * MIB for begin, end in found)
 
 
 def test_a_key_names_job_and_attempt() -> None:
@@ -685,6 +708,19 @@ def test_a_range_of_an_object_is_joined(storage: Storage) -> None:
         writer.append("parts/1", 5, 7)
         assert writer.commit().bytes == 12 * MIB + 3
     assert b"".join(storage.open(KEY)) == content[3 * MIB : 15 * MIB] + content[-1:] + content[5:7]
+
+
+def test_an_object_of_another_file_system_is_joined(local_storage: Storage, tmp_path: Path) -> None:
+    content = os.urandom(700_000)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        Path(elsewhere, "1.csv").write_bytes(content)
+        (tmp_path / "a folder").mkdir()
+        (tmp_path / "a folder" / "linked").symlink_to(elsewhere)
+        with local_storage.writer(KEY, content_type="text/csv", filename="1.csv") as writer:
+            writer.append("linked/1.csv", 100)
+            writer.commit()
+    with local_storage.open(KEY) as blocks:
+        assert b"".join(blocks) == content[100:]
 
 
 def test_what_is_exposed_outlives_its_writer(storage: Storage) -> None:
