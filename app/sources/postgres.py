@@ -14,7 +14,7 @@ from psycopg import ClientCursor, Connection, errors
 from psycopg.sql import SQL, Identifier
 
 from app.errors import QueryFailed, SourceDown, WaybillError
-from app.sources import Reading, Source
+from app.sources import Reading, Source, _postgres_values
 from app.sources._typed import Batch, Copy, Field, Kind
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class Postgres(Source):
             raise SourceDown(f"The source {self.name!r} does not answer ({_first_line(error)}).") from error
         conn.read_only = True
         conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        _postgres_values.register(conn)
         return conn
 
 

@@ -671,6 +671,29 @@ def test_a_writer_at_work_is_no_hindrance(tmp_path: Path) -> None:
     writer.close()
 
 
+# --- PostgreSQL's ways ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        ("DATE 'infinity'", "infinity"),
+        ("DATE '0044-03-15 BC'", "0044-03-15 BC"),
+        ("TIMESTAMP '294276-01-01 12:00:00.5'", "294276-01-01 12:00:00.5"),
+        ("TIMESTAMPTZ '-infinity'", "-infinity"),
+        ("TIME '24:00'", "24:00:00"),
+        ("TIMETZ '24:00+02'", "24:00:00+02"),
+        ("INTERVAL '1 year 2 mons -3 days 4.5 s'", "P1Y2M-3DT4.5S"),
+        ("ARRAY[DATE '2026-01-31', 'infinity']", [date(2026, 1, 31), "infinity"]),
+    ],
+)
+def test_rows_hold_as_text_what_python_has_no_type_for(
+    postgres_member: Member, value: str, wanted: object
+) -> None:
+    with postgres_member.source().reading() as reading:
+        assert list(reading.rows(f"SELECT {value} AS v", {})) == [(wanted,)]
+
+
 # --- MySQL's ways -----------------------------------------------------------------------------------------
 
 
