@@ -23,6 +23,8 @@ account = APIBlueprint("account", __name__, url_prefix="/account", enable_openap
 
 TOKENS_LIMIT = 50
 NAME_LIMIT = 100
+# The largest number that a token can have.
+LARGEST = 2**31 - 1
 # The more special sign first: Edge says that it is Chrome, and Chrome that it is Safari.
 BROWSERS = (
     ("Edg", "Edge"),
@@ -97,7 +99,7 @@ def make_token() -> tuple[str, int]:
 @account.post("/tokens/<int:token_id>/revocation")
 @auth_required("session")
 def revoke_token(token_id: int) -> Response:
-    token = ApiToken.revoke(me(), token_id)
+    token = ApiToken.revoke(me(), token_id) if token_id <= LARGEST else None
     if token is None:
         raise NotFound("There is no such token.")
     db.session.commit()

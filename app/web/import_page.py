@@ -111,7 +111,7 @@ def read(form: MultiDict[str, str]) -> dict[str, Any]:
         if posted is not None:
             found[name] = choices[posted][0] if posted in choices else posted
     if (skip := form.get(READ + "skip")) is not None:
-        found["skip"] = int(skip) if skip.strip().isdecimal() else skip or 0
+        found["skip"] = int(skip) if skip.strip().isdecimal() and len(skip) < 10 else skip or 0
     if (nulls := form.get(READ + "nulls")) is not None:
         found["nulls"] = tuple(text.strip() for text in nulls.split(",") if text.strip())
     if zone := form.get(READ + "zone", "").strip():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import groupby
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from apiflask import APIBlueprint
@@ -18,15 +17,12 @@ from app.errors import Conflict, InvalidParams, InvalidRequest, NotFound, Waybil
 from app.importers import Importer
 from app.imports import mapping, requests
 from app.imports.rows import Counts
-from app.models.imports import APPLY, DRY_RUN, Import
+from app.models.imports import APPLY, DRY_RUN, STEPS, Import
 from app.models.job import Job
 from app.models.upload import Upload
 from app.web import import_page
 from app.web.people import me
 from app.web.uploads import receive_form, takes_file, unlimited
-
-if TYPE_CHECKING:
-    pass
 
 # Named apart from app.imports, whose verbs these views call.
 pages = APIBlueprint("imports", __name__, enable_openapi=False)
@@ -163,7 +159,7 @@ def _ask(import_: Import, step: str) -> Job:
 def _key(step: str) -> str | None:
     """The same form sent twice is one job."""
     nonce = request.form.get("nonce", "")[:100]
-    return f"form-{nonce}-{step}" if nonce and step else None
+    return f"form-{nonce}-{step}" if nonce.isprintable() and nonce and step in STEPS else None
 
 
 def _parent(raw: str) -> Import | None:

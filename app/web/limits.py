@@ -15,7 +15,8 @@ from flask_limiter import ApplicationLimit, Limiter
 from flask_limiter.util import get_remote_address
 from limits import parse_many
 
-from app.errors import BadSettings
+from app.accounts import normal_email
+from app.errors import BadSettings, InvalidRequest
 from app.settings import Settings
 
 # Mails that anybody may have sent to an account by typing its address.
@@ -92,7 +93,12 @@ def _failed(answer: Response) -> bool:
 
 
 def _account() -> str:
-    return "account:" + _short(request.form.get("email", "").strip().lower())
+    """However the address is written: what signs in to the same account is counted as one."""
+    typed = request.form.get("email", "").strip()
+    try:
+        return "account:" + _short(normal_email(typed))
+    except InvalidRequest:
+        return "account:" + _short(typed.lower())
 
 
 def _caller() -> str:

@@ -58,7 +58,8 @@ def given(
 def kept_before(field: str) -> Reference | None:
     """What `field` of a reference gave."""
     sha256, _, count = field.partition(":")
-    return Reference.of({"sha256": sha256, "count": int(count)}) if count.isdecimal() else None
+    number = int(count) if count.isdecimal() and len(count) < 10 else 0
+    return Reference.of({"sha256": sha256, "count": number})
 
 
 def field(reference: Reference) -> str:

@@ -122,6 +122,15 @@ def test_no_token_makes_tokens(app: APIFlask, secret: str) -> None:
         assert len(db.session.scalars(select(ApiToken)).all()) == 1
 
 
+@pytest.mark.parametrize("number", ["2147483647", "2147483648", "9" * 30])
+def test_a_token_that_is_none_is_not_revoked(
+    client: FlaskClient, auth: Any, member: Any, number: str
+) -> None:
+    auth.sign_in(member)
+    answer = client.post(f"/account/tokens/{number}/revocation", data={"csrf_token": auth.csrf()})
+    assert answer.status_code == 404
+
+
 def test_a_revoked_token_is_refused_from_then_on(
     app: APIFlask, client: FlaskClient, auth: Any, member: Any, secret: str
 ) -> None:

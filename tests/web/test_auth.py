@@ -601,6 +601,15 @@ def test_guessing_one_account_from_many_addresses_ends_soon(
     assert post(client, auth, link).status_code == 303
 
 
+def test_an_account_written_in_other_ways_is_the_same_account(
+    strict: Callable[..., APIFlask], auth: Any, member: Any
+) -> None:
+    app = strict()
+    ways = ("MEMBER@example.org", "member@ｅxample.org", " member@example．org", "member@ＥXAMPLE.org")
+    tried = [attempts(app, auth, way, WRONG, 1, f"10.0.0.{n}")[0] for n, way in enumerate(ways, 1)]
+    assert tried == [200, 200, 200, 429]
+
+
 def test_signing_in_rightly_does_not_use_up_the_account(
     strict: Callable[..., APIFlask], auth: Any, member: Any
 ) -> None:

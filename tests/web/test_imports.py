@@ -190,6 +190,27 @@ def test_wrong_values_are_told_and_nothing_is_started(pages):
         assert db.session.scalar(db.select(func.count()).select_from(Job)) == 0
 
 
+@pytest.mark.parametrize(
+    ("field", "typed", "said"),
+    [
+        ("skip", "9" * 5000, "number of lines"),
+        ("nulls", "\0", "20 texts"),
+        ("member", "\0", "Give a name"),
+    ],
+)
+def test_what_no_database_takes_is_told(pages, field, typed, said):
+    url = pages.sent()
+    answer = pages.post(url, **pages.form(url) | {f"dialect.{field}": typed, "step": ""})
+    assert answer.status_code == 422
+    assert said in answer.text or field == "member"
+
+
+@pytest.mark.parametrize(("nonce", "step"), [("\0", "dry-run"), ("x", "\0")])
+def test_a_strange_nonce_or_step_is_none(pages, nonce, step):
+    url = pages.sent()
+    assert pages.post(url, **pages.form(url) | {"nonce": nonce, "step": step}).status_code == 303
+
+
 def test_a_missing_column_keeps_it_from_being_started(pages):
     url = pages.sent(b"a,b\n1,2\n")
     answer = pages.post(url, **pages.form(url) | {"step": "apply"})

@@ -136,7 +136,7 @@ def test_short_lists_of_a_file_come_back_as_text(ask: Callable[..., Any]) -> Non
 
 
 def test_a_kept_list_that_is_none(ask: Callable[..., Any]) -> None:
-    for kept in ("x", "x:5", f"{'0' * 64}:5", f"{'0' * 64}:99999999999"):
+    for kept in ("x", "x:5", f"{'0' * 64}:5", f"{'0' * 64}:99999999999", f"{'0' * 64}:{'9' * 5000}"):
         answer = ask({"list-kept.ids": kept})
         assert answer.status_code == 422
         assert "Fill this in" in answer.text or "not kept any more" in answer.text

@@ -46,6 +46,11 @@ def _problem(name: str, value: Any) -> str | None:
     if name == "dates":
         return None if value in ORDERS else f"Give one of {', '.join(ORDERS)}."
     if name == "nulls":
-        texts = isinstance(value, (list, tuple)) and all(isinstance(v, str) and len(v) <= 100 for v in value)
+        texts = isinstance(value, (list, tuple)) and all(_is_text(v) and len(v) <= 100 for v in value)
         return None if texts and len(value) <= 20 else "Give at most 20 texts of up to 100 characters."
-    return None if value is None or isinstance(value, str) else "Give a name."
+    return None if value is None or _is_text(value) else "Give a name."
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it can be kept: no database takes a NUL or half a character."""
+    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)

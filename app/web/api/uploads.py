@@ -142,7 +142,7 @@ def offset_of(upload: Upload) -> dict[str, str]:
 
 def _offset() -> int:
     told = request.headers.get("Upload-Offset", "")
-    if not told.isascii() or not told.isdigit():
+    if not told.isascii() or not told.isdigit() or len(told) > 18:
         raise InvalidRequest(
             "Say with Upload-Offset how many bytes came before this piece; 0 for the first. "
             "Nothing was changed."
