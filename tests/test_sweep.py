@@ -258,6 +258,14 @@ def test_a_queued_job_without_an_attempt_left_fails(make: Callable[..., UUID]) -
     assert db.session.scalars(sa.select(Delivery.job_id)).one() == job_id
 
 
+def test_a_job_that_was_reopened_meanwhile_has_its_attempts(make: Callable[..., UUID]) -> None:
+    spent = make(attempt=3)
+    # Another clock failed it, and its owner tried it again, since this one found it.
+    change(Job, forgiven=3)
+    assert not recovery._exhaust(spent)
+    assert job(spent).status == "queued"
+
+
 # --- messages ----------------------------------------------------------------------------------------------
 
 
@@ -432,6 +440,34 @@ def test_orphans_go_and_everything_else_stays(
         there(app, key) for key in (kept, its_receipt, at_work, waiting, young, "artifacts/README.txt")
     )
     foreign.unlink()
+
+
+def test_a_file_that_is_published_while_the_sweep_asks_stays(
+    app: APIFlask, make: Callable[..., UUID]
+) -> None:
+    job_id = make("running", attempt=1, lease_expires_at=FUTURE)
+    key = store(app, job_id, age=timedelta(hours=2))
+    artifact = {"filename": "x.csv", "content_type": "text/csv", "bytes": 1, "rows": 0, "sha256": "0" * 64}
+    asked: list[str] = []
+
+    def publish(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
+        """Between the first question and the second."""
+        asked.append(statement)
+        if len(asked) == 1:
+            with db.engine.begin() as other:
+                other.execute(sa.update(Job).where(Job.id == job_id).values(status="succeeded"))
+                other.execute(
+                    sa.insert(Artifact).values(
+                        job_id=job_id, key=key, receipt={}, expires_at=FUTURE, **artifact
+                    )
+                )
+
+    sa.event.listen(db.engine, "after_cursor_execute", publish)
+    try:
+        cleaning.orphans()
+    finally:
+        sa.event.remove(db.engine, "after_cursor_execute", publish)
+    assert there(app, key)
 
 
 def test_abandoned_uploads_go(app: APIFlask) -> None:

@@ -98,7 +98,9 @@ def _unwanted(keys: Sequence[str]) -> list[str]:
     kept = select(Artifact.key).where(Artifact.key.in_(artifacts), Artifact.removed_at.is_(None))
     unfinished = select(Job.id).where(Job.id.in_(set(owners.values())), Job.status.not_in(FINAL))
     with db.engine.connect() as conn:
-        wanted, at_work = set(conn.execute(kept).scalars()), set(conn.execute(unfinished).scalars())
+        # In this order: whoever is not at work any more has its artifact by now.
+        at_work = set(conn.execute(unfinished).scalars())
+        wanted = set(conn.execute(kept).scalars())
     return [
         key
         for key, job_id in owners.items()

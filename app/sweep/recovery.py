@@ -82,23 +82,28 @@ def _remains(writes: bool) -> str:
 
 def exhausted_jobs() -> int:
     """Fail the queued jobs that no worker may claim, no attempt being left."""
-    spent = Job.attempt - Job.forgiven >= settings.current().attempts_limit
-    return each(first(select(Job.id).where(jobs.due(), spent)), _exhaust)
+    return each(first(select(Job.id).where(*_exhausted())), _exhaust)
+
+
+def _exhausted() -> tuple[ColumnElement[bool], ...]:
+    return (jobs.due(), Job.attempt - Job.forgiven >= settings.current().attempts_limit)
 
 
 def _exhaust(job_id: UUID) -> bool:
     with db.engine.begin() as conn:
+        # Asked again: another clock may have failed it, and its owner reopened it.
         job = conn.execute(
             select(Job.owner_id, Job.attempt, Job.forgiven, Job.step)
-            .where(Job.id == job_id)
+            .where(Job.id == job_id, *_exhausted())
             .with_for_update()
-        ).one()
+        ).first()
+        if job is None:
+            return False
         text = (
             f"The job was started {_times(job.attempt - job.forgiven)} and came to no end, so it was not "
             f"started again. {_remains(job.step in WRITING)}"
         )
-        if not jobs.withdraw(conn, job_id, FAILED, code="attempts_used", message=text):
-            return False
+        jobs.withdraw(conn, job_id, FAILED, code="attempts_used", message=text)
         line = events.write(conn, job_id, text, level="error")
         leases.announce(conn, job_id, job.attempt, "failed")
     _tell(job_id, job.owner_id, FAILED, line)
