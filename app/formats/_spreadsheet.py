@@ -115,7 +115,8 @@ _SQL: dict[Kind, str] = {
     "bool": "upper({c}::text)",
     "int16": "{c}::text",
     "int32": "{c}::text",
-    "int64": "CASE WHEN {c} BETWEEN -{limit} AND {limit} THEN {c}::text ELSE '''' || {c}::text END",
+    # An oid, too, which compares with nothing below zero.
+    "int64": "CASE WHEN {c}::bigint BETWEEN -{limit} AND {limit} THEN {c}::text ELSE '''' || {c}::text END",
     "float32": _FLOAT,
     "float64": _FLOAT,
     "decimal": "CASE WHEN {c} > -{limit} - 1 AND {c} < {limit} + 1 THEN {number} ELSE '''' || {number} END",

@@ -13,7 +13,11 @@ from math import isfinite
 
 from app.formats import BLOCK, Counter, Format, Writing
 from app.formats._values import as_number, as_text, distinct
-from app.sources import Copy, Field
+from app.sources import Batch, Copy, Field
+
+
+# Line breaks stand between the tokens of JSON, where they mean nothing.
+_ONE_LINE = str.maketrans("\n\r", "  ")
 
 
 class Jsonl(Format):
@@ -37,12 +41,19 @@ class _Lines(Writing):
         found = fields()
         names = list(map(_quoted, distinct([field.name for field in found])))
         values = ", ".join(map(_value, found, names))
+        # Arrays and composites may hold JSON that was written by hand.
+        line = _flat("row_to_json(line)") if any(f.kind == "other" for f in found) else "row_to_json(line)"
         return Copy(
             # No JSON holds these two characters, nor a line break: CSV of one column, never quoted.
             r"FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02', ENCODING 'UTF8'",
-            before=f"SELECT row_to_json(line) FROM (SELECT {values} FROM (",
+            before=f"SELECT {line} FROM (SELECT {values} FROM (",
             after=f") AS report({', '.join(names)})) AS line",
         )
+
+    def batches(self, fields: Sequence[Field], batches: Iterable[Batch]) -> Iterator[bytes]:
+        written = [at for at, field in enumerate(fields) if field.kind == "json"]
+        rows = (row for batch in batches for row in batch.values())
+        return self.rows([field.name for field in fields], _marked(rows, written) if written else rows)
 
     def rows(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
         keys = [json.dumps(name, ensure_ascii=False) + ":" for name in distinct(columns)]
@@ -58,6 +69,20 @@ class _Lines(Writing):
         yield _bytes(block)
 
 
+class _Written(str):
+    """JSON as a source gave it."""
+
+
+def _marked(rows: Iterable[Sequence[object]], places: Sequence[int]) -> Iterator[list[object]]:
+    """The rows, with the JSON in these places told from texts, and on one line."""
+    for row in rows:
+        marked = list(row)
+        for at in places:
+            if isinstance(text := row[at], str):
+                marked[at] = _Written(text.translate(_ONE_LINE))
+        yield marked
+
+
 def encoded(value: object) -> str:
     """The value as JSON, as PostgreSQL's row_to_json has it."""
     match value:
@@ -71,6 +96,8 @@ def encoded(value: object) -> str:
             return as_number(value) if isfinite(value) else f'"{as_number(value)}"'
         case Decimal():
             return as_text(value) if value.is_finite() else f'"{as_text(value)}"'
+        case _Written():
+            return value
         case datetime():
             return f'"{_moment(value)}"'
         case Mapping():
@@ -96,8 +123,12 @@ class LineCounter(Counter):
 
 
 def _value(field: Field, name: str) -> str:
-    # Text typed as JSON may have line breaks between its tokens, where they mean nothing.
-    return f"translate({name}::text, E'\\n\\r', '  ')::json AS {name}" if field.kind == "json" else name
+    return f"{_flat(name)}::json AS {name}" if field.kind == "json" else name
+
+
+def _flat(json: str) -> str:
+    """Text typed as JSON may have line breaks between its tokens, where they mean nothing."""
+    return f"translate({json}::text, E'\\n\\r', '  ')"
 
 
 def _moment(at: datetime) -> str:
