@@ -145,6 +145,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""').replace("%", "%%") + '"'
 
 
+def _comparable(row: Any) -> bool:
+    """Of a domain's own type nothing is known here; an array's elements are compared one by one."""
+    return row.kind != "d" and row.type.removeprefix("_") not in _INCOMPARABLE
+
+
 def _field(row: Any) -> Field:
     ours = row.namespace == "pg_catalog" or row.type == "citext"
     sent = "text" if row.kind == "e" else _SENT.get(row.type, row.type) if ours else ""
@@ -157,7 +162,7 @@ def _field(row: Any) -> Field:
         precision = ((modifier >> 16) & 0xFFFF, scale)
     return Field(
         *(row.name, row.spoken, row.type, sent if sent in encode.ENCODERS else ""),
-        *(row.required, row.filled, not row.generated, row.type not in _INCOMPARABLE),
+        *(row.required, row.filled, not row.generated, _comparable(row)),
         exact=row.exact and row.type in _EXACT,
         labels=row.labels,
         length=length,

@@ -75,7 +75,8 @@ class Fit:
             # Moments are UTC, and so is a day's beginning.
             naive = given.cast(pa.timestamp("us")) if pa.types.is_date(given.type) else given
             return naive.cast(pa.int64()).cast(wanted)
-        return given.cast(wanted)
+        # A whole number of more digits than a float has is rounded, as the table itself would do.
+        return given.cast(wanted, safe=self.kind != "int" or not pa.types.is_floating(wanted))
 
     def _bad(self, given: Values) -> Iterator[Bad]:
         field = self.field

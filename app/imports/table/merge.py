@@ -275,7 +275,8 @@ class Merge:
         keys = ", ".join(f"k{place}" for place, _ in enumerate(plan.ledger_key, start=1))
         fresh = "FROM staging AS s WHERE NOT EXISTS (SELECT FROM found AS f WHERE f.line = s.line)"
         values = ", ".join(map(self._staged, plan.fits))
-        insert = f"INSERT INTO {plan.table.sql} ({names}) SELECT {values} {fresh}"
+        # As COPY does: a table that numbers its rows itself takes the numbers that the file has.
+        insert = f"INSERT INTO {plan.table.sql} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} {fresh}"
         entry = f"INSERT INTO {self._ledger} (chunk, inserted, line, {keys})"
         if plan.key and plan.table.simple:
             inserted = self._run(insert)
