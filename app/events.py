@@ -37,6 +37,7 @@ from sqlalchemy import (
 from app.extensions import db, redis_client
 from app.models.event import Event
 from app.models.job import FINAL, Claim, Job, held
+from app.models.sentence import storable
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def write(
     ).scalar()
     if number is None:
         return None
-    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")[:10_000]
+    text = storable(text)
     at = conn.execute(
         insert(Event).values(job_id=job_id, number=number, level=level, text=text).returning(Event.at)
     ).scalar_one()

@@ -14,6 +14,7 @@ import redis
 from sqlalchemy import select, update
 
 from app import dispatch, events, jobs, leases
+from app.attempts import attempt
 from app.errors import Conflict, InvalidParams, InvalidRequest, LeaseLost, NotFound, TooMany
 from app.extensions import db, redis_client
 from app.models import Event, Job, User, Worker
@@ -92,6 +93,28 @@ def test_a_job_without_attempts_left_is_not_claimed(ask: Callable[..., Job], app
         db.session.execute(update(Job).values(lease_expires_at=db.func.now()))
         db.session.commit()
     assert leases.claim(job_id) is None
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    ["a\0b", "of a name \udcff", "\ud83d", "x" * 100_000, ""],
+    ids=["null", "byte", "surrogate", "long", "nothing"],
+)
+def test_an_attempt_ends_whatever_its_error_quotes(quoted: str, ask: Callable[..., Job]) -> None:
+    job_id = ask().id
+    lease = leases.claim(job_id)
+    assert lease is not None
+
+    def work(_: leases.Lease) -> None:
+        raise RuntimeError(quoted)
+
+    attempt(lease, work, what="report")
+    job = db.session.get_one(Job, job_id, populate_existing=True)
+    assert (job.status, job.error_code) == (FAILED, "internal")
+    assert job.error_message is not None
+    assert job.error_message.startswith("The report stopped with an error of its own (RuntimeError: ")
+    assert len(job.error_message) <= 10_000
+    assert events.after(job_id, 0)[-1].text == job.error_message
 
 
 # --- leases -----------------------------------------------------------------------------------------------

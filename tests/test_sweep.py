@@ -468,6 +468,7 @@ def test_a_file_that_is_published_while_the_sweep_asks_stays(
     finally:
         sa.event.remove(db.engine, "after_cursor_execute", publish)
     assert there(app, key)
+    (root(app) / key).unlink()
 
 
 def test_abandoned_uploads_go(app: APIFlask) -> None:

@@ -26,7 +26,6 @@ from sqlalchemy import (
     Connection,
     DateTime,
     String,
-    Text,
     delete,
     func,
     insert,
@@ -38,6 +37,7 @@ from sqlalchemy.orm import Mapped, aliased, mapped_column
 from app.extensions import db
 from app.models import taking
 from app.models.job import Claim, Job, held
+from app.models.sentence import Sentence
 
 QUEUED, DONE, FAILED = taking.QUEUED, taking.DONE, "failed"
 
@@ -55,7 +55,7 @@ class Chunk(taking.Takeable, db.Model):  # type: ignore[misc, name-defined]
     )
     # Why the import must stop, if it must.
     error_code: Mapped[str | None] = mapped_column(String(50))
-    error_message: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Sentence)
     retryable: Mapped[bool] = mapped_column(default=False, server_default="false")
 
 

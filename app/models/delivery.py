@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import DateTime, ForeignKey, Index, String, Text, func
+from sqlalchemy import DateTime, ForeignKey, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.extensions import db
 from app.models.job import Job
+from app.models.sentence import Sentence
 
 
 class Delivery(db.Model):  # type: ignore[misc, name-defined]
@@ -44,6 +45,6 @@ class Delivery(db.Model):  # type: ignore[misc, name-defined]
     given_up_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     # Why the last try failed: the error's stable code, and its message.
     error_code: Mapped[str | None] = mapped_column(String(50))
-    last_error: Mapped[str | None] = mapped_column(Text)
+    last_error: Mapped[str | None] = mapped_column(Sentence)
 
     job: Mapped[Job] = relationship(lazy="joined")

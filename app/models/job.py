@@ -38,7 +38,6 @@ from sqlalchemy import (
     Index,
     ScalarSelect,
     String,
-    Text,
     and_,
     func,
     or_,
@@ -50,6 +49,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, aliased, mapped_column, relationship
 
 from app.extensions import db
+from app.models.sentence import Sentence
 from app.models.user import User
 
 QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded", "failed", "cancelled"
@@ -131,7 +131,7 @@ class Job(db.Model):  # type: ignore[misc, name-defined]
     last_event: Mapped[int] = mapped_column(default=0, server_default="0")
 
     error_code: Mapped[str | None] = mapped_column(String(50))
-    error_message: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Sentence)
 
     created_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.clock_timestamp()

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.extensions import db
+from app.models.sentence import Sentence
 from app.models.user import User
 
 RECEIVING, COMPLETE, REFUSED = "receiving", "complete", "refused"
@@ -32,7 +33,7 @@ class Upload(db.Model):  # type: ignore[misc, name-defined]
     filename: Mapped[str] = mapped_column(String(255))
     status: Mapped[str] = mapped_column(String(10), default=RECEIVING)
     # Why it was refused: fit to show its owner.
-    refusal: Mapped[str | None] = mapped_column(Text)
+    refusal: Mapped[str | None] = mapped_column(Sentence)
     names: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list)
     sizes: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), default=list)
     # What its sender said of it before, if anything.
