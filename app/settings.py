@@ -76,6 +76,7 @@ class Settings:
     user_upload_limit: int = number("Unfinished uploads of one person at a time.", 10)
     request_rate: str = setting("API requests per token or session.", "600 per minute")
     sign_in_rate: str = setting("Sign-in attempts per address.", "10 per minute")
+    metrics_token: str = setting("Lets Prometheus read `/metrics`. At least 16 characters.", "")
     trusted_proxies: int = number(
         "Reverse proxies before the web process that set X-Forwarded-*.", 0, least=0, most=100
     )
@@ -128,6 +129,11 @@ class Settings:
         _check_redis_url(self.redis_url)
         if not self.development:
             self._check_secrets()
+        if self.metrics_token and len(self.metrics_token) < 16:
+            raise BadSettings(
+                "METRICS_TOKEN is shorter than 16 characters, so that it could be guessed. Use for instance "
+                'the output of: python -c "import secrets; print(secrets.token_hex(16))"'
+            )
         if not zones.exists(self.time_zone):
             raise BadSettings(
                 f"TIME_ZONE is {self.time_zone!r}, which is no time zone. Use a name such as Europe/Berlin."

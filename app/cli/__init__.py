@@ -29,7 +29,7 @@ class Group(AppGroup):
 
 def init_app(app: Flask) -> None:
     """Make the commands known to `flask`."""
-    from app.cli import clock, exports, importers, imports, reports, tokens, users
+    from app.cli import clock, exports, importers, imports, reports, status, tokens, users
 
     for command in (
         reports.group,
@@ -40,5 +40,6 @@ def init_app(app: Flask) -> None:
         users.group,
         clock.sweep,
         clock.clock,
+        status.status,
     ):
         app.cli.add_command(command)

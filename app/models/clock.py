@@ -15,7 +15,7 @@ PROMPT, SLOW = "prompt", "slow"
 
 
 class Clock(db.Model):  # type: ignore[misc, name-defined]
-    """One clock's passes of one kind. A clock that stops leaves its rows: they tell since when there is none."""
+    """One clock's passes of one kind. Its rows outlive it, and tell since when there is none."""
 
     __tablename__ = "clocks"
 

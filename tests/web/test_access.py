@@ -45,12 +45,16 @@ class Rule:
     status: str = "succeeded"
     # Only in development.
     development: bool = False
+    # Who is not signed in is not sent to sign in.
+    hidden: bool = False
 
 
 PUBLIC = Rule(EVERYBODY)
 SIGNED_IN = Rule(PEOPLE)
 OWNER_OR_ADMIN = Rule(frozenset({OWNER, ADMIN}))
 OWNER_ALONE = Rule(frozenset({OWNER}))
+# Nobody else is told that it is there, strangers neither.
+ADMIN_ALONE = Rule(frozenset({ADMIN}), hidden=True)
 MAILBOX = Rule(EVERYBODY, development=True)
 
 
@@ -66,6 +70,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/bootstrap/static/<path:filename>"): PUBLIC,
     ("GET", "/healthz"): PUBLIC,
     ("GET", "/readyz"): PUBLIC,
+    ("GET", "/metrics"): ADMIN_ALONE,
     ("GET", "/sign-in"): PUBLIC,
     ("POST", "/sign-in"): PUBLIC,
     ("POST", "/sign-out"): PUBLIC,
@@ -341,7 +346,7 @@ def check(route: tuple[str, str], who: str, answer: Any) -> None:
         assert answer.status_code not in ({401, 403} if missing else {401, 403, 404}), said
         assert answer.status_code < 500, said
         assert not sent_to_sign_in, said
-    elif who != NOBODY:
+    elif who != NOBODY or rule.hidden:
         assert answer.status_code == 404, said
     elif route[1].startswith("/api/"):
         assert answer.status_code == 401, said

@@ -1,0 +1,60 @@
+"""What is wrong with the installation, and what to do: for the page, the metrics and the command alike."""
+
+from __future__ import annotations
+
+from psycopg.errors import QueryCanceled
+from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from sqlalchemy.exc import OperationalError
+
+from app import settings
+from app.monitoring import state
+from app.monitoring.findings import CODES, LEVELS, PROCESSES, Finding, Level, findings, level
+from app.monitoring.state import State
+
+__all__ = ["CODES", "LEVELS", "Finding", "Level", "State", "away", "findings", "level", "look"]
+
+# Seconds; Redis is a hint, nobody waits for it.
+REDIS_PATIENCE = 1.0
+
+
+def look() -> State:
+    """The state of now. Raises SQLAlchemy's OperationalError if the database does not answer in seconds."""
+    with state.asking() as ask:
+        listening = state.workers(ask)
+        return State(
+            at=ask.now,
+            queues=state.queues(ask, tuple(PROCESSES), listening),
+            workers=listening,
+            overdue=state.overdue(ask),
+            ended=state.ended(ask),
+            failures=state.failures(ask),
+            mails=state.mails(ask),
+            stopped=state.stopped(ask),
+            kept=state.kept(ask),
+            clock=state.clock(ask),
+            redis=_redis_answers(),
+        )
+
+
+def away(error: OperationalError) -> Finding:
+    """What `look` raised, as a finding."""
+    if isinstance(error.orig, QueryCanceled):
+        what = f"The database takes more than {state.PATIENCE:.0f} seconds to answer."
+        do = "Look in pg_stat_activity what it is busy with, and whether its disk is full."
+    else:
+        said = next(iter(str(error.orig).splitlines()), "").strip().rstrip(".")
+        what = f"The database does not answer: {said}."
+        do = "Start PostgreSQL, or check DATABASE_URL. Jobs at work stop, and go on once it is back."
+    return Finding("database_down", "critical", what, do)
+
+
+def _redis_answers() -> bool:
+    # Not the app's own client, which tries again by itself.
+    patience = {"socket_timeout": REDIS_PATIENCE, "socket_connect_timeout": REDIS_PATIENCE}
+    with Redis.from_url(settings.current().redis_url, retry=Retry(NoBackoff(), 0), **patience) as client:
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
