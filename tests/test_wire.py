@@ -254,7 +254,11 @@ class Encrypting:
         writer.write(b"S")
         await writer.start_tls(self._context)
         beyond, out = await asyncio.open_connection("127.0.0.1", self._behind)
-        await asyncio.gather(pump(reader, out), pump(beyond, writer))
+        try:
+            await asyncio.gather(pump(reader, out), pump(beyond, writer))
+        finally:  # when it is cancelled, too: nothing may be left open for the garbage collector to find
+            out.transport.abort()
+            writer.transport.abort()
 
 
 async def pump(reader: StreamReader, writer: StreamWriter) -> None:
