@@ -15,7 +15,6 @@ from app.formats import BLOCK, Counter, Format, Writing
 from app.formats._values import as_number, as_text, distinct
 from app.sources import Batch, Copy, Field
 
-
 # Line breaks stand between the tokens of JSON, where they mean nothing.
 _ONE_LINE = str.maketrans("\n\r", "  ")
 

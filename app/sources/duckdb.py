@@ -31,6 +31,10 @@ _CASTS = {"text": "VARCHAR", "bigint": "BIGINT", "boolean": "BOOLEAN", "date": "
     "text[]": "VARCHAR[]",
     "bigint[]": "BIGINT[]",
 }
+# Types that Arrow has nothing for, or of which it loses something: a zone, nanoseconds, the highest bit.
+_AS_TEXT = frozenset(
+    ("UHUGEINT", "BIGNUM", "VARINT", "TIME WITH TIME ZONE", "TIME_NS", "TIMESTAMP_NS", "INTERVAL", "BIT")
+)
 _KINDS: dict[str, Kind] = {
     "bool": "bool",
     "int8": "int16",
@@ -118,6 +122,11 @@ class DuckDbReading(Streamed):
 
         try:
             yield
+        except OverflowError as error:
+            raise QueryFailed(
+                f"The source {self._source!r} gave a list, struct or map with a value beyond the calendar "
+                f"({error}). Cast it to VARCHAR in the query."
+            ) from error
         except (duckdb.Error, OSError) as error:
             if self._limit.over:
                 raise self._limit.meaning() from error
@@ -127,26 +136,36 @@ class DuckDbReading(Streamed):
 
 class _ArrowResult(Result):
     def __init__(self, found: DuckDBPyRelation, watched: Any) -> None:
-        self._reader = found.to_arrow_reader(ROWS)
+        kinds = list(map(str, found.types))
+        self._reader = _written(found, kinds).to_arrow_reader(ROWS)
         self._watched = watched
-        self.fields = [_field(field) for field in self._reader.schema]
+        self.fields = [_field(*pair) for pair in zip(self._reader.schema, kinds, strict=True)]
 
     def batches(self, fields: Sequence[Field]) -> Iterator[Batch]:
         from app.sources._typed import arrow_type
 
         types = [arrow_type(field) for field in fields]
-        for batch in self._record_batches():
-            columns = [_column(column, type) for column, type in zip(batch.columns, types, strict=True)]
-            yield Batch(columns, batch.num_rows)
+        for batch in self._held():
+            columns, strays = [], dict(batch.strays)
+            for at, (column, type) in enumerate(zip(batch.columns, types, strict=True)):
+                found = _column(column, type)
+                columns.append(_together(found, strays.pop(at, None)) if found.type == "string" else found)
+            yield Batch(columns, batch.rows, strays)
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        return chain.from_iterable(
-            zip(*[column.to_pylist() for column in batch.columns], strict=True)
-            for batch in self._record_batches()
-        )
+        return chain.from_iterable(batch.values() for batch in self._held())
 
     def close(self) -> None:
         self._reader.close()
+
+    def _held(self) -> Iterator[Batch]:
+        """As DuckDB typed them."""
+        from app.sources import _far
+
+        for batch in self._record_batches():
+            divided = [_far.divided(column) for column in batch.columns]
+            strays = {at: odd for at, (_, odd) in enumerate(divided) if odd is not None}
+            yield Batch([column for column, _ in divided], batch.num_rows, strays)
 
     def _record_batches(self) -> Generator[pa.RecordBatch, None, None]:
         while True:
@@ -157,9 +176,20 @@ class _ArrowResult(Result):
             yield batch
 
 
-def _field(field: pa.Field[Any]) -> Field:
+def _written(found: DuckDBPyRelation, kinds: Sequence[str]) -> DuckDBPyRelation:
+    """The result with text where Arrow would not do."""
+    if _AS_TEXT.isdisjoint(kinds):
+        return found
+    cells = [f"CAST(#{at} AS VARCHAR)" if kind in _AS_TEXT else f"#{at}" for at, kind in enumerate(kinds, 1)]
+    names = ['"' + name.replace('"', '""') + '"' for name in found.columns]
+    return found.project(", ".join(f"{cell} AS {name}" for cell, name in zip(cells, names, strict=True)))
+
+
+def _field(field: pa.Field[Any], kind: str) -> Field:
     import pyarrow as pa
 
+    if kind == "JSON" or pa.types.is_nested(field.type):
+        return Field(field.name, "json")
     if pa.types.is_decimal(field.type):
         return Field(field.name, "decimal", field.type.precision, field.type.scale)
     if pa.types.is_timestamp(field.type) and field.type.tz and field.type.unit == "us":
@@ -173,14 +203,24 @@ def _column(column: pa.Array[Any], type: pa.DataType) -> pa.Array[Any]:
     import pyarrow as pa
 
     from app.formats._values import as_text
+    from app.formats.jsonl import encoded
 
     if column.type == type:
         return column
     if type != pa.string():
         return column.cast(type)
+    if pa.types.is_nested(column.type):
+        found = column.to_pylist(maps_as_pydicts="strict")
+        return pa.array((None if value is None else encoded(value) for value in found), pa.string())
     # What Arrow has no type for, or would write otherwise than we do.
     values = (None if value is None else as_text(value) for value in column.to_pylist())
     return pa.array(values, pa.string())
+
+
+def _together(texts: pa.Array[Any], strays: pa.Array[Any] | None) -> pa.Array[Any]:
+    import pyarrow.compute as pc
+
+    return texts if strays is None else pc.coalesce(strays, texts)
 
 
 def _composed(sql: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -706,6 +706,62 @@ def test_whole_numbers_of_any_size_are_numbers(mysql_member: Member) -> None:
     assert list(batch.values()) == [WHOLES]
 
 
+# --- DuckDB's ways ----------------------------------------------------------------------------------------
+
+
+DUCKDB_ODD = [
+    ("DATE 'infinity'", "infinity"),
+    ("DATE '290000-02-28'", "290000-02-28"),
+    ("DATE '0044-03-15 (BC)'", "0044-03-15 BC"),
+    ("TIMESTAMP '-infinity'", "-infinity"),
+    ("TIMESTAMP '290000-01-01 12:00:00.5'", "290000-01-01 12:00:00.5"),
+    ("TIMESTAMPTZ '0001-01-01 (BC) 00:00:00+00'", "0001-01-01 00:00:00+00 BC"),
+    ("TIME '24:00:00'", "24:00:00"),
+    ("TIMETZ '12:00:00+05:30'", "12:00:00+05:30"),
+    ("TIMESTAMP_NS '2026-01-01 00:00:00.123456789'", "2026-01-01 00:00:00.123456789"),
+    ("INTERVAL '14 months 3 days 4 hours'", "1 year 2 months 3 days 04:00:00"),
+    ("340282366920938463463374607431768211455::UHUGEINT", "340282366920938463463374607431768211455"),
+    ("170141183460469231731687303715884105727::HUGEINT", "170141183460469231731687303715884105727"),
+    ("'101'::BIT", "101"),
+    ("[1.10::DECIMAL(4, 2), NULL]", "[1.10,null]"),
+    ("{'a': DATE '2026-01-31', 'b': ['x']}", '{"a":"2026-01-31","b":["x"]}'),
+    ("MAP {'k': 1}", '{"k":1}'),
+    ("'{\"a\": 1.10}'::JSON", '{"a": 1.10}'),
+]
+# These are as they are where rows are Python's.
+DUCKDB_NESTED = ("[", "{", "MAP")
+TEXTS = (Field("v"), Field("b"))
+
+
+@pytest.mark.parametrize(("value", "wanted"), DUCKDB_ODD)
+def test_odd_values_of_duckdb_are_neither_lost_nor_fatal(
+    duckdb_member: Member, value: str, wanted: str
+) -> None:
+    """In each format: the odd one, an ordinary one beside it, and NULL."""
+    sql = f'SELECT {value} AS v, 1 AS "a ""b%" UNION ALL SELECT NULL, 2'.replace("%", "%%")
+    with duckdb_member.source().reading() as reading:
+        assert values(reading, sql, {}) == [(wanted, 1), (None, 2)]
+        texts = [row for batch in reading.batches(sql, {}, TEXTS) for row in batch.values()]
+        assert texts == [(wanted, "1"), (None, "2")]
+        assert [found.name for found in reading.fields(sql, {})] == ["v", 'a "b%']
+        rows = list(reading.rows(sql, {}))
+        assert rows == [(wanted, 1), (None, 2)] or value.startswith(DUCKDB_NESTED)
+
+
+def test_ordinary_days_beside_odd_ones_stay_days(duckdb_member: Member) -> None:
+    sql = "SELECT unnest([DATE 'infinity', DATE '2026-01-31', NULL, DATE '9999-12-31']) AS d"
+    with duckdb_member.source().reading() as reading:
+        assert values(reading, sql, {}) == [("infinity",), (date(2026, 1, 31),), (None,), (date.max,)]
+
+
+def test_nested_values_beyond_the_calendar_are_told(duckdb_member: Member) -> None:
+    with (
+        duckdb_member.source().reading() as reading,
+        pytest.raises(QueryFailed, match="Cast it to VARCHAR"),
+    ):
+        values(reading, "SELECT [DATE 'infinity'] AS v", {})
+
+
 # --- URLs -------------------------------------------------------------------------------------------------
 
 
