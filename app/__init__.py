@@ -47,6 +47,7 @@ def configure(app: APIFlask, config: Settings) -> None:
     """Flask's and its extensions' own settings, derived from ours."""
     import logging
 
+    from app import extensions
     from app.web import security, security_settings, uploads
 
     # Every process would begin its log with a list of the migration tool's plugins.
@@ -60,7 +61,7 @@ def configure(app: APIFlask, config: Settings) -> None:
             "pool_pre_ping": True,
             "pool_size": 10,
             "max_overflow": 20,
-            "connect_args": {"connect_timeout": 5},
+            "connect_args": extensions.patience(config.database_url),
         },
         BOOTSTRAP_SERVE_LOCAL=True,
         # Forms and the like; views that take files say so themselves.

@@ -11,7 +11,7 @@ from flask_mail import Mail
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from flask_wtf import CSRFProtect
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, make_url
 from sqlalchemy.orm import DeclarativeBase
 
 
@@ -28,11 +28,30 @@ class Base(DeclarativeBase):
     )
 
 
+# In seconds, but `keepalives_count` probes and `tcp_user_timeout` in milliseconds: half a minute in all.
+PATIENCE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
 db = SQLAlchemy(model_class=Base)
 migrate = Migrate()
 mail = Mail()
 csrf = CSRFProtect()
 bootstrap = Bootstrap5()
+
+
+def patience(database_url: str) -> dict[str, int]:
+    """How long libpq waits for a PostgreSQL that is gone without a word; what the URL says itself goes first.
+
+    A machine that lost its power closes no connection: without these a thread would wait for its answer for
+    hours. A server that is only slow is waited for, since its system still answers.
+    """
+    told = make_url(database_url).query
+    return {name: value for name, value in PATIENCE.items() if name not in told}
 
 
 def redis_client() -> redis.Redis:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,11 +18,14 @@ from sqlalchemy import select, update
 from app import dispatch, events, jobs, leases
 from app.attempts import attempt
 from app.errors import Conflict, InvalidParams, InvalidRequest, LeaseLost, NotFound, TooMany
-from app.extensions import db, redis_client
+from app.extensions import db, patience, redis_client
 from app.models import Event, Job, User, Worker
 from app.models import job as transitions
 from app.models.job import CANCELLED, FAILED, FINAL, QUEUED, RUNNING, STATUSES, SUCCEEDED, Claim
 from tests.waiting import PATIENCE, until
+
+# Seconds, probes, and milliseconds.
+WIRE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +41,22 @@ def ask(member: User) -> Callable[..., Job]:
         return jobs.request_export(db.session.merge(user), key, options.pop("params", {}), **options)
 
     return ask
+
+
+# --- the database -----------------------------------------------------------------------------------------
+
+
+def test_a_database_that_is_gone_without_a_word_is_not_waited_for() -> None:
+    with db.engine.connect() as conn:
+        driver: Any = conn.connection.dbapi_connection
+        with socket.socket(fileno=os.dup(driver.pgconn.socket)) as wire:
+            told = {name: wire.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in WIRE}
+    assert told == WIRE
+
+
+def test_the_databases_url_has_the_last_word() -> None:
+    found = patience("postgresql+psycopg://waybill@127.0.0.1/waybill?keepalives_idle=90&connect_timeout=2")
+    assert found == {"keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 
 
 # --- the status table -------------------------------------------------------------------------------------
