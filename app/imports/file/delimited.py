@@ -33,6 +33,7 @@ EVEN = 0.6
 csv.field_size_limit(max(csv.field_size_limit(), 4 * 1024 * 1024))
 
 NUMBER = re.compile(r"[-+(]?[^\W\d_]{0,3} ?[$€£¥]?-?\d[\d.,' \u00a0\u202f]*(e[-+]?\d+)?\)?\s?[%€$£¥]?", re.I)
+LINE_END = re.compile("\r\n?")
 # Cells that are more than one value, if they are not in quotes: a delimiter of another kind between words.
 SEVERAL = re.compile(r"[;\t|^~\x1f\x01]|,(?=\S)")
 
@@ -112,19 +113,29 @@ def _try(text: str, cut: bool, delimiter: str, quote: str | None, escape: str | 
     # Many columns are a better sign than two; a colon is mostly a time's, and no quote is the last resort.
     score = share**2 * single * (width - 1) / width
     score *= (0.4 if delimiter == ":" else 1) * (0.95 if quote is None else 1)
-    score *= 1 if cut or _well_quoted(text, delimiter, quote, escape) else 0.6
+    score *= 1 if cut or quote is None or _well_quoted(text, delimiter, quote, escape) else 0.6
     skip = _lines_of(text, before, delimiter, quote, escape)
     return _Try(score, Spoken(delimiter, quote, escape, skip, width))
 
 
-def _well_quoted(text: str, delimiter: str, quote: str | None, escape: str | None) -> bool:
-    """Whether each quote at a cell's start has its partner at the cell's end."""
-    try:
-        for _ in _reader(io.StringIO(text, newline=""), delimiter, quote, escape, strict=True):
-            pass
-    except csv.Error:
-        return False
-    return True
+def _well_quoted(text: str, delimiter: str, quote: str, escape: str | None) -> bool:
+    """Whether most quotes at a cell's start have their partner at the cell's end.
+
+    One that has none spoils its own row; were quotes taken for text for its sake, all others were spoilt. At
+    the text's very end it tells that the file was cut off.
+    """
+    # Here, because it loads NumPy, which a process that looks at no file need not carry.
+    from app.imports.file.records import scan
+
+    data = LINE_END.sub("\n", text).encode(errors="replace")
+    found = scan(data, Dialect(delimiter=delimiter, quote=quote, escape=escape))
+    opening = re.compile(rf"(?:^|{re.escape(delimiter)}){re.escape(quote)}".encode())
+    begun = sum(
+        opening.search(data[start:end]) is not None
+        for start, end in zip(found.starts.tolist(), found.ends.tolist(), strict=True)
+    )
+    wrong = len(found.unclosed) - (len(found) - 1 in found.unclosed and not data.endswith(b"\n"))
+    return wrong * 2 <= begun
 
 
 def _single(cell: str) -> float:
@@ -185,9 +196,7 @@ def _read(lines: io.StringIO, delimiter: str, quote: str | None, escape: str | N
         return
 
 
-def _reader(
-    lines: io.StringIO, delimiter: str, quote: str | None, escape: str | None, *, strict: bool = False
-) -> _csv.Reader:
+def _reader(lines: io.StringIO, delimiter: str, quote: str | None, escape: str | None) -> _csv.Reader:
     clean = (line.replace("\0", "\ufffd") for line in lines)
     if quote is None:
         return csv.reader(clean, delimiter=delimiter, quoting=csv.QUOTE_NONE)
@@ -197,5 +206,4 @@ def _reader(
         quotechar=quote,
         escapechar=escape,
         doublequote=escape is None,
-        strict=strict,
     )

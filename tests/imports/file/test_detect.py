@@ -93,6 +93,20 @@ def test_apostrophes_of_our_own_files_for_spreadsheets_are_known_as_such():
     assert not detect(text, Plain(), known={"apostrophes": False}).dialect.apostrophes
 
 
+@pytest.mark.parametrize("end", ['\n7,"open,2,x\n', '\n7,"cut o', '\n7,"say "hi"",2,x\n8,"fine",1,x\n'])
+@pytest.mark.parametrize("quoted", [1, 5, 50])
+def test_a_quote_that_is_not_closed_spoils_no_others(quoted: int, end: str):
+    """Were quotes text for its sake, every cell in quotes would be stored with them."""
+    rows = [f'{n},"in ""quotes""",{n},x' if n < quoted else f"{n},bare,{n},x" for n in range(60)]
+    found = detect(("id,name,amount,note\n" + "\n".join(rows) + end).encode(), Plain())
+    assert (found.dialect.quote, found.dialect.delimiter) == ('"', ",")
+
+
+def test_a_file_that_ends_within_quotes_was_cut_off():
+    found = detect(b'id,name,note\n1,Ann,plain\n2,Bob,plain\n3,Cid,"cut o', Plain())
+    assert found.dialect.quote == '"'
+
+
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_nothing_at_all_breaks_it(content: bytes):
     for whole in (True, False):
