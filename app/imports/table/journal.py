@@ -36,8 +36,7 @@ from app.imports.table.connection import Target, TargetRefused
 
 # So that two that begin at once do not make the schema twice.
 LOCK = 0x57617963
-_SCHEMA = """
-CREATE SCHEMA IF NOT EXISTS waybill_journal;
+_TABLES = """
 CREATE TABLE IF NOT EXISTS waybill_journal.imports (
     id uuid PRIMARY KEY,
     attempt bigint NOT NULL,
@@ -125,7 +124,10 @@ def prepare(target: Target) -> None:
     try:
         with target.transaction():
             target.one("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-            target.conn.execute(_SCHEMA.encode())
+            # Not IF NOT EXISTS: who may create no schema is refused by that, even if it is there.
+            if target.one("SELECT to_regnamespace('waybill_journal')")[0] is None:
+                target.conn.execute(b"CREATE SCHEMA waybill_journal")
+            target.conn.execute(_TABLES.encode())
     except Exception as error:
         account = target.conn.info.user
         raise TargetRefused(
