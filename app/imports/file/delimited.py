@@ -12,7 +12,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ EVEN = 0.6
 csv.field_size_limit(max(csv.field_size_limit(), 4 * 1024 * 1024))
 
 NUMBER = re.compile(r"[-+(]?[^\W\d_]{0,3} ?[$€£¥]?-?\d[\d.,' \u00a0\u202f]*(e[-+]?\d+)?\)?\s?[%€$£¥]?", re.I)
+# A line before all others by which spreadsheets are told the delimiter.
+TOLD = re.compile(r"\"?sep=([;,\t|^~:])\"?(?:\r\n?|\n)", re.I)
 LINE_END = re.compile("\r\n?")
 # Cells that are more than one value, if they are not in quotes: a delimiter of another kind between words.
 SEVERAL = re.compile(r"[;\t|^~\x1f\x01]|,(?=\S)")
@@ -58,6 +60,9 @@ class _Try:
 
 def detect(text: str, *, whole: bool = True, **fixed: str | None) -> Spoken:
     """How `text` is spoken; `whole` says whether it is all of it. `fixed` are members that are known."""
+    if told := TOLD.match(text):
+        rest = detect(text[told.end() :], whole=whole, **{"delimiter": told[1]} | fixed)
+        return replace(rest, skip=rest.skip + 1)
     text, cut = text[:LOOKED_AT], not whole or len(text) > LOOKED_AT
     tries = [_try(text, cut, *way) for way in _ways(text, fixed)]
     best = max(tries, key=lambda tried: tried.score)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from charset_normalizer import from_bytes
@@ -69,7 +70,13 @@ def detect(head: bytes) -> Encoding:
         if head.isascii():
             return Encoding("utf-8", "Only plain ASCII so far.")
         return Encoding("utf-8", "All of its characters are right in UTF-8.")
-    return _legacy(head)
+    odd = [line for line in head.splitlines() if not line.isascii()]
+    wrong = sum(not _is_utf8(line) for line in odd)
+    if wrong * 2 < len(odd):
+        # By chance hardly a line of another encoding is right in UTF-8.
+        lines = "1 line is" if wrong == 1 else f"{wrong:,} lines are"
+        return Encoding("utf-8", f"Most of it is right in UTF-8, but {lines} not.", sure=False)
+    return _legacy(odd)
 
 
 def decode(head: bytes, encoding: str) -> str:
@@ -109,9 +116,9 @@ def _wide(head: bytes) -> str | None:
     return None
 
 
-def _legacy(head: bytes) -> Encoding:
+def _legacy(lines: Sequence[bytes]) -> Encoding:
     """One byte a character, or one of East Asia. Where Western letters make sense, it is Western."""
-    odd = b"\n".join(line for line in head.splitlines() if not line.isascii())[:ENOUGH]
+    odd = b"\n".join(lines)[:ENOUGH]
     western = decode(odd, "cp1252")
     letters = [letter for letter in western if letter > "\x7f"]
     likely = sum(letter in WESTERN for letter in letters) / len(letters)

@@ -107,6 +107,23 @@ def test_a_file_that_ends_within_quotes_was_cut_off():
     assert found.dialect.quote == '"'
 
 
+def test_a_line_in_another_encoding_spoils_no_others():
+    """It is refused by itself; read as that encoding, all other letters would be wrong."""
+    rows = [f"{n},Zoë,é{n}".encode() for n in range(5)] + [b"6,Zo\xeb,plain", b"7,Ann,plain"]
+    found = detect(b"id,name,note\n" + b"\n".join(rows) + b"\n", Plain())
+    assert found.dialect.encoding == "utf-8"
+    assert found.why["encoding"].text == "Most of it is right in UTF-8, but 1 line is not."
+    assert not found.why["encoding"].sure
+
+
+@pytest.mark.parametrize("columns", ["id;name", "id;name;note"])
+def test_the_line_that_tells_a_spreadsheet_the_delimiter(columns: str):
+    rows = [";".join(f"{n}" for _ in columns.split(";")) for n in range(4)]
+    found = detect("\r\n".join(["sep=;", columns, *rows, ""]).encode(), Plain())
+    assert (found.dialect.delimiter, found.dialect.skip) == (";", 1)
+    assert found.header == columns.split(";")
+
+
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_nothing_at_all_breaks_it(content: bytes):
     for whole in (True, False):
