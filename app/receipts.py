@@ -20,6 +20,8 @@ from app.errors import WaybillError
 
 SUFFIX = ".receipt.json"
 BLOCK = 1024 * 1024
+# What every receipt says.
+PROOF = {"rows": int, "bytes": int, "sha256": str}
 # How many files of an archive are told to be wrong.
 TOLD = 10
 
@@ -66,7 +68,7 @@ def read(path: Path) -> dict[str, Any]:
         raise NoReceipt(f"{path} can't be read: {error.strerror or error}.") from error
     except ValueError:
         found = None
-    if not isinstance(found, dict) or not {"rows", "bytes", "sha256"} <= found.keys():
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), PROOF[name]) for name in PROOF):
         raise NoReceipt(f"{path} is no receipt of Waybill.")
     return found
 

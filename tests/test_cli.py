@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 import pytest
 from sqlalchemy import select, update
 
-from app import exports, leases
+from app import create_app, exports, leases
 from app.extensions import db
 from app.models.artifact import Artifact
 from app.models.job import Job
@@ -183,10 +183,20 @@ def test_bytes_that_are_not_those_of_the_receipt_are_not_saved(app, admin, flask
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_folder_that_is_not_there(flask, app, admin, worker, tmp_path):
-    refused = flask("exports", "create", "all_tasks", "--output", str(tmp_path / "no" / "tasks.csv"))
+@pytest.mark.parametrize("place", ["no/tasks.csv", "a file/tasks.csv"])
+def test_a_folder_that_is_not_there_is_told_before_anything_is_made(flask, app, admin, tmp_path, place):
+    (tmp_path / "a file").touch()
+    refused = flask("exports", "create", "all_tasks", "--output", str(tmp_path / place))
     assert refused.exit_code == 1
-    assert refused.stderr.startswith(f"Error: {tmp_path}/no/tasks.csv could not be written: No such file")
+    assert refused.stderr == f"Error: {tmp_path}/{place} could not be written: there is no such folder.\n"
+    assert jobs(app) == []
+
+
+def test_a_name_that_cannot_be_is_told(flask, app, admin, tmp_path):
+    refused = flask("exports", "create", "all_tasks", "--output", str(tmp_path / ("x" * 300)))
+    assert refused.exit_code == 1
+    assert "could not be written: File name too long" in refused.stderr
+    assert jobs(app) == []
 
 
 @pytest.fixture
@@ -251,7 +261,7 @@ def test_a_receipt_that_is_none_is_told(flask, app, admin, tmp_path):
     path, receipt = tmp_path / "x.csv", tmp_path / "x.csv.receipt.json"
     path.write_text("id\n")
     assert "There is no receipt" in flask("exports", "verify", str(path)).stderr
-    for text in ("{", "[]", '{"rows": 1}'):
+    for text in ("{", "[]", '{"rows": 1}', '{"rows": "1", "bytes": [], "sha256": 3}'):
         receipt.write_text(text)
         assert "is no receipt of Waybill" in flask("exports", "verify", str(path)).stderr
     job = "00000000-0000-4000-8000-000000000000"
@@ -554,3 +564,18 @@ def process(environ: dict[str, str], *words: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_a_database_without_tables_is_told_in_a_sentence(environ, services):
+    app = create_app(environ | {"DATABASE_URL": services.database("bare")})
+    refused = app.test_cli_runner().invoke(args=["tokens", "list"])
+    with app.app_context():
+        db.engine.dispose()
+    assert refused.exit_code == 1
+    assert refused.stderr.endswith("Make them with: flask db upgrade\n")
+
+
+def test_a_token_that_cannot_be_is_told(flask):
+    refused = flask("tokens", "revoke", str(2**40))
+    assert refused.exit_code == 2
+    assert "is not in the range" in refused.stderr

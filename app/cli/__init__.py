@@ -7,7 +7,8 @@ from typing import Any
 import click
 from flask import Flask
 from flask.cli import AppGroup
-from sqlalchemy.exc import OperationalError
+from psycopg.errors import UndefinedColumn, UndefinedTable
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from app.errors import InvalidParams, WaybillError
 
@@ -25,6 +26,12 @@ class Group(AppGroup):
             raise click.ClickException(error.message) from error
         except OperationalError as error:
             raise click.ClickException(f"The database does not answer: {error.orig}") from error
+        except ProgrammingError as error:
+            if not isinstance(error.orig, UndefinedTable | UndefinedColumn):
+                raise
+            raise click.ClickException(
+                "The database lacks tables of this version of Waybill. Make them with: flask db upgrade"
+            ) from error
 
 
 def init_app(app: Flask) -> None:

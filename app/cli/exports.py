@@ -14,7 +14,7 @@ from flask.cli import ScriptInfo
 
 from app import events, jobs, lists, receipts
 from app.cli import Group
-from app.cli.files import receipt_of, save
+from app.cli.files import check_place, receipt_of, save
 from app.cli.people import person
 from app.errors import NotFound
 from app.extensions import db
@@ -170,6 +170,7 @@ def create(
     With a KEY, --help shows the report's own parameters; each is an option, too.
     """
     report = registry().get(key)
+    check_place(output)
     job = jobs.request_export(
         person(email),
         key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,6 +18,19 @@ class NotSaved(WaybillError):
     """The file could not be written here."""
 
     code = "not_saved"
+
+
+def check_place(output: Path | None) -> None:
+    """Before anybody waits for the file: raises NotSaved if there is no folder for it."""
+    if output is None:
+        return
+    try:
+        folder = output if output.is_dir() else output.parent
+    except OSError as error:
+        raise NotSaved(f"{output} could not be written: {error.strerror or error}.") from error
+    if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+        why = "the folder may not be written to" if folder.is_dir() else "there is no such folder"
+        raise NotSaved(f"{output} could not be written: {why}.")
 
 
 def save(storage: Storage, artifact: Artifact, output: Path) -> Path:
@@ -34,7 +48,9 @@ def save(storage: Storage, artifact: Artifact, output: Path) -> Path:
     except OSError as error:
         raise NotSaved(f"{path} could not be written: {error.strerror or error}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        # Where nothing can be written, nothing is left, either.
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     return path
 
 

@@ -12,7 +12,7 @@ from flask import current_app
 from app import jobs, uploads
 from app.cli import Group
 from app.cli.exports import INTERRUPTED, follow, show
-from app.cli.files import save
+from app.cli.files import check_place, save
 from app.cli.people import person
 from app.extensions import db
 from app.imports import requests
@@ -81,6 +81,7 @@ def create(
     """Import FILE with the importer KEY."""
     user = person(email)
     requests.importer_for(user, key)
+    check_place(rejects)
     with click.progressbar(length=file.stat().st_size, label="Uploading") as bar:
         upload = uploads.send(user, file, lambda sent: bar.update(sent - bar.pos))
     job = requests.ask(
@@ -105,6 +106,7 @@ def create(
 def apply(id: UUID, email: str | None, wait: bool, rejects: Path | None) -> None:
     """Apply the import ID after a dry run, or go on with one that stopped."""
     user = person(email)
+    check_place(rejects)
     _tell_and_wait(requests.request(user, requests.find(user, id), APPLY), wait, rejects)
 
 
@@ -118,6 +120,7 @@ def apply(id: UUID, email: str | None, wait: bool, rejects: Path | None) -> None
 def undo(id: UUID, email: str | None, wait: bool, left: Path | None) -> None:
     """Undo the import ID: what it inserted is removed, what it updated is put back."""
     user = person(email)
+    check_place(left)
     _tell_and_wait(requests.request(user, requests.find(user, id), UNDO), wait, left)
 
 
@@ -173,7 +176,9 @@ def _told(job: Job, import_: Import) -> str:
 def _save(job: Job, output: Path) -> None:
     artifact = jobs.artifact_of(job)
     if artifact is None:
-        click.echo("Every row was taken; there is no file of others.")
+        # Of a job that failed before its end nobody can say so.
+        if job.status == SUCCEEDED:
+            click.echo("Every row was taken; there is no file of others.")
         return
     path = save(current_app.extensions["waybill.storage"], artifact, output)
     click.echo(f"Saved: {path} ({artifact.rows:,} rows, SHA-256 checked)")

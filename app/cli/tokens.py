@@ -54,7 +54,7 @@ def list_tokens(email: str | None) -> None:
 
 
 @group.command("revoke")
-@click.argument("id", type=int)
+@click.argument("id", type=click.IntRange(1, 2**31 - 1))
 def revoke(id: int) -> None:
     """Revoke the token with this ID (see flask tokens list); it is refused from now on."""
     token = db.session.get(ApiToken, id)
