@@ -33,6 +33,7 @@ def narrow(app: Any, landing: Landing) -> Iterator[Landing]:
 
 def test_a_schema_that_an_administrator_made_is_enough(narrow: Landing) -> None:
     job = narrow.apply(text_of(20))
+    assert job.import_id is not None
     assert narrow.result(job) == {"read": 20, "inserted": 20}
 
     undone = narrow.run(narrow.ask_again(job.import_id, "undo"))
