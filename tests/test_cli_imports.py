@@ -108,7 +108,7 @@ def test_an_import_that_is_not_there(flask):
         assert "no such import" in result.output
 
 
-def test_waiting_ends_with_the_job(flask, file, app):
+def test_waiting_ends_with_the_job(flask, file, app, tmp_path):
     """The counts and the refusal are told; a failed job exits 1."""
 
     def work() -> None:
@@ -125,9 +125,10 @@ def test_waiting_ends_with_the_job(flask, file, app):
 
     worker = threading.Thread(target=work)
     worker.start()
-    result = flask("create", "members", file, "--wait")
+    result = flask("create", "members", file, "--wait", "--rejects", tmp_path / "refused.csv")
     worker.join()
     assert result.exit_code == 1
+    assert "Every row was taken" not in result.output
     assert "2 read, 1 inserted, 0 updated, 0 unchanged, 1 refused." in result.output
     assert "Too many rows were refused" in result.output
 
