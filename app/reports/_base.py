@@ -248,6 +248,9 @@ def _statement(found: Sequence[Token], values: Mapping[str, Any], params: Params
 def _pg_type(value: Any) -> str | None:
     """The PostgreSQL type of a value that no param declares; None leaves it to the database."""
     if isinstance(value, list):
+        # PostgreSQL compares an empty one with a column of any type, if it is left without.
+        if not value:
+            return None
         item = _pg_type(next((item for item in value if item is not None), ""))
         return f"{item}[]" if item else None
     return next((name for kind, name in _PG_TYPES if isinstance(value, kind)), None)

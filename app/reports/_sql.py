@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 # Longest first; what is not named here is one sign of its own. E'' strings know the backslash, and
-# go on after a line break as E'' strings.
+# go on after a line break as E'' strings. Names between backticks are MySQL's and SQLite's.
 _TOKEN = re.compile(
     r"""
       (?P<space>\s+)
@@ -20,7 +20,7 @@ _TOKEN = re.compile(
     | (?P<string>[eE]'(?:[^'\\]|\\.|'')*'(?:[ \t\f]*[\r\n]\s*'(?:[^'\\]|\\.|'')*')*
         |'(?:[^']|'')*'
         |\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
-    | (?P<identifier>"(?:[^"]|"")*")
+    | (?P<identifier>"(?:[^"]|"")*"|`(?:[^`]|``)*`)
     | (?P<word>[^\W\d][\w$]*)
     | (?P<number>[0-9][\w.]*)
     | (?P<position>\$[0-9]+)
@@ -114,7 +114,7 @@ def ordered_by(found: Sequence[Token]) -> str | None:
         order += 2
     after = code[order + 1].text.lower() if order + 1 < len(code) else ";"
     plain = key and key[0].kind in ("word", "identifier") and after in (",", ";", "asc", "limit")
-    return key[0].text.strip('"') if plain and after != "limit" else ""
+    return key[0].text.strip('"`') if plain and after != "limit" else ""
 
 
 def render(found: Sequence[Token], typed: Callable[[str], str]) -> str:

@@ -231,4 +231,4 @@ def _composed(sql: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
         place = f"CAST(${name} AS {_CASTS[type]})" if type in _CASTS else f"${name}"
         return f"(SELECT unnest({place}))" if isinstance(values[name], list | tuple) else place
 
-    return rendered(sql, write), used
+    return rendered(sql, values, write), used

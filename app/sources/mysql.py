@@ -19,7 +19,7 @@ from pymysql.cursors import SSCursor
 
 from app.errors import BadSettings, QueryFailed, SourceDown, WaybillError
 from app.sources import Source
-from app.sources._placeholders import rendered
+from app.sources._placeholders import is_list, rendered
 from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed, first_line
 from app.sources._typed import Field, Kind
 
@@ -179,7 +179,7 @@ class MySqlReading(Streamed):
                 cursor.execute(f"KILL QUERY {self._conn.thread_id()}")
 
     def _open(self, sql: str, values: Mapping[str, Any]) -> Result:
-        query = rendered(sql, partial(self._literal, values))
+        query = rendered(sql, values, partial(self._literal, values))
         self._limit.begin()
         cursor = self._conn.cursor()
         cursor.execute(query)
@@ -203,9 +203,11 @@ class MySqlReading(Streamed):
     def _literal(self, values: Mapping[str, Any], name: str, type: str) -> str:
         """Values are quoted here: the protocol binds none in a plain query."""
         value = values[name]
-        if isinstance(value, list | tuple):
-            return "(" + (", ".join(map(self._quoted, value)) or "NULL") + ")"
-        return self._quoted(value)
+        if not is_list(value, type):
+            return self._quoted(value)
+        # Nothing is in no list, so everything is outside: (NULL) is for a list that nobody gave.
+        items = [None] if value is None else value
+        return f"({', '.join(map(self._quoted, items)) or 'SELECT NULL FROM DUAL WHERE FALSE'})"
 
     def _quoted(self, value: object) -> str:
         if isinstance(value, datetime) and value.tzinfo:

@@ -34,7 +34,7 @@ from sqlalchemy.types import BigInteger, TypeEngine
 
 from app.errors import BadSettings, QueryFailed, SourceDown, WaybillError
 from app.sources import LAST_RESORT, Source
-from app.sources._placeholders import rendered
+from app.sources._placeholders import is_list, rendered
 from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed, first_line
 
 log = logging.getLogger(__name__)
@@ -184,10 +184,12 @@ def _composed(sql: str, values: Mapping[str, Any]) -> TextClause:
     types: dict[str, str] = {}
 
     def write(name: str, type: str) -> str:
+        if values[name] is None and is_list(None, type):
+            return "(NULL)"
         types[name] = type
         return f"\0{name}\0"
 
-    query = rendered(sql, write).replace(":", r"\:")
+    query = rendered(sql, values, write).replace(":", r"\:")
     for name in types:
         query = query.replace(f"\0{name}\0", f":{name}")
     binds = [

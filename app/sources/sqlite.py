@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from app.errors import QueryFailed, SourceDown
 from app.sources._file import FileSource, path_of
-from app.sources._placeholders import rendered
+from app.sources._placeholders import is_list, rendered
 from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed
 from app.sources._typed import Again, Batch, Field
 
@@ -260,12 +260,14 @@ def _composed(sql: str, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
     places: dict[str, int] = {}
 
     def write(name: str, type: str) -> str:
+        if values[name] is None and is_list(None, type):
+            return "(NULL)"
         place = f"?{places.setdefault(name, len(places) + 1)}"
-        if isinstance(values[name], list | tuple):
+        if is_list(values[name], type):
             return f"(SELECT value FROM json_each({place}))"
         return f"CAST({place} AS NUMERIC)" if type == "numeric" else place
 
-    query = rendered(sql, write)
+    query = rendered(sql, values, write)
     return query, [_bound(values[name]) for name in places]
 
 

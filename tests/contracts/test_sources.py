@@ -448,6 +448,46 @@ def test_lists(member: Member, reading: Reading, wanted: list[int]) -> None:
     assert found == [(number,) for number in wanted]
 
 
+@pytest.mark.parametrize(
+    ("ids", "given", "inside", "outside"),
+    [
+        ([1, 3], [1, 3], [1, 3], [2, 2**53 + 1]),
+        ([1], [1], [1], [2, 3, 2**53 + 1]),
+        ([], [], [], [1, 2, 3, 2**53 + 1]),
+        (None, [1, 2, 3, 2**53 + 1], [], []),
+    ],
+)
+def test_lists_that_need_not_be_given(
+    member: Member,
+    reading: Reading,
+    ids: list[int] | None,
+    given: list[int],
+    inside: list[int],
+    outside: list[int],
+) -> None:
+    """Whether one IS NULL can be asked, as of any other param; nothing is in an empty one."""
+    postgres = member.url.startswith("postgres")
+    holds, holds_not = ("= ANY(:ids)", "<> ALL(:ids)") if postgres else ("IN :ids", "NOT IN :ids")
+    params = Params([Param("ids", "list", items="int")])
+    for where, wanted in (
+        (f":ids IS NULL OR id {holds}", given),
+        (f":ids\n is not null AND id {holds}", inside),
+        (f"id {holds}", inside),
+        (f"id {holds_not}", outside),
+    ):
+        found = values(reading, *asked(f"SELECT id FROM things WHERE {where} ORDER BY id", params, ids=ids))
+        assert found == [(number,) for number in wanted], where
+
+
+@pytest.mark.parametrize("condition", ["id = {}", "name = {}"])
+def test_an_empty_list_of_a_programs_query_is_of_any_type(
+    member: Member, reading: Reading, condition: str
+) -> None:
+    postgres = member.url.startswith("postgres")
+    where = condition.format("ANY(:x)") if postgres else condition.replace("= {}", "IN :x")
+    assert list(reading.rows(*composed(f"SELECT id FROM things WHERE {where}", x=[]))) == []
+
+
 # --- what is refused --------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,7 @@ def reasons(sql: str) -> list[tuple[int, str]]:
         ("SELECT E'x'\n  '\\':a', :b", ["b"]),
         ("SELECT 'back\\', :a", ["a"]),
         ('SELECT ":a", "say "":a""", :b', ["b"]),
+        ("SELECT `it's :a`, `a``:b`, :c", ["c"]),
         ("SELECT $$ :a ' $$, $tag$ :a $$ :b $tag$, $Ünï$ :a $Ünï$, :c", ["c"]),
         ("SELECT a$b$c, :d, e$f$", ["d"]),
         ("SELECT 1 -- :a '\n, :b", ["b"]),
