@@ -296,10 +296,24 @@ def test_a_message_nobody_heard_is_sent_again(make: Callable[..., UUID]) -> None
 def test_a_long_queue_is_given_time(make: Callable[..., UUID]) -> None:
     redis_client().set(recovery.MARKER, 1)
     redis_client().rpush(QUEUE, "another job's message")
-    make(dispatched_at=NOW - timedelta(minutes=9))
+    make(), make()
+    change(Job, dispatched_at=NOW - timedelta(minutes=9))
     assert recovery.lost_messages() == 0
     change(Job, dispatched_at=NOW - timedelta(minutes=11))
-    assert recovery.lost_messages() == 1
+    assert recovery.lost_messages() == 2
+
+
+def test_messages_do_not_pile_up_where_nobody_listens(make: Callable[..., UUID]) -> None:
+    ended = make("failed", attempt=1)
+    leases.announce(db.session.connection(), ended, 1, "failed")
+    db.session.commit()
+    make(), make(), make(queue="high")
+    sweeping.sweep()
+    for _ in range(3):
+        change(Job, dispatched_at=NOW - timedelta(minutes=11))
+        change(Delivery, dispatched_at=NOW - timedelta(minutes=11), next_attempt_at=NOW - timedelta(hours=1))
+        assert not sweeping.sweep().failures
+        assert (queued(), queued("dramatiq:high")) == (2, 2)
 
 
 def test_an_emptied_redis_gets_every_message_again(make: Callable[..., UUID]) -> None:

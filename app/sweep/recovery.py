@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -22,7 +23,7 @@ WRITING = (APPLY, UNDO)
 
 # A job that was just committed is dispatched by whoever committed it.
 FRESH = timedelta(seconds=2)
-# When a message should have been heard: soon, if its queue holds nothing; at last, whatever it holds.
+# When a message should have been heard: soon, if its queue holds nothing; at last, if it holds too few.
 UNHEARD, LONG_UNHEARD = timedelta(seconds=15), timedelta(minutes=10)
 # A key that is in Redis for as long as nobody empties it.
 MARKER = "waybill:marker"
@@ -128,36 +129,53 @@ def _tell(job_id: UUID, owner_id: int, status: str, line: events.Line | None) ->
 def lost_messages() -> int:
     """Forget that a message was sent, where Redis seems to have lost it: the next steps send it again.
 
-    Redis was emptied, or a queue holds nothing though a message was put there a while ago. Messages that
-    a worker holds in its memory are in no queue, too; sending these twice does no harm.
+    Redis was emptied, or a queue holds nothing though a message was put there a while ago, or for long fewer
+    than it should: otherwise nobody reads it, and more messages would only pile up. Messages that a worker
+    holds in its memory are in no queue, too; sending these twice does no harm.
     """
     client = redis_client()
     emptied = not client.exists(MARKER)
-    unheard = select(Job.queue).where(jobs.due(), Job.dispatched_at < func.clock_timestamp() - UNHEARD)
-    queues = {*first(unheard.distinct()), dispatch.DELIVER_QUEUE}
-    idle = {queue for queue in queues if not client.llen(f"dramatiq:{queue}")}
-    deliveries_idle = true() if dispatch.DELIVER_QUEUE in idle else false()
+    waiting = _unheard()
+    lengths = {queue: client.llen(f"dramatiq:{queue}") for queue in waiting}
+    idle = {queue for queue, length in lengths.items() if not length}
+    short = {queue for queue, length in lengths.items() if length < waiting[queue]}
+    mails = dispatch.DELIVER_QUEUE
     with db.engine.begin() as conn:
-        forgotten = conn.execute(
-            update(Job)
-            .where(jobs.due(), _lost(Job.dispatched_at, Job.queue.in_(idle), emptied))
-            .values(dispatched_at=None)
-        ).rowcount
-        forgotten += conn.execute(
-            update(Delivery)
-            .where(_owed(), _lost(Delivery.dispatched_at, deliveries_idle, emptied))
-            .values(dispatched_at=None)
-        ).rowcount
+        lost = _lost(Job.dispatched_at, Job.queue.in_(idle), Job.queue.in_(short), emptied)
+        statement = update(Job).where(jobs.due(), lost).values(dispatched_at=None)
+        forgotten = conn.execute(statement).rowcount
+        lost = _lost(Delivery.dispatched_at, _constant(mails in idle), _constant(mails in short), emptied)
+        statement = update(Delivery).where(_owed(), lost).values(dispatched_at=None)
+        forgotten += conn.execute(statement).rowcount
     # Last: a clock that dies before this leaves it all to the next pass.
     client.set(MARKER, 1)
     return forgotten
 
 
-def _lost(dispatched_at: Any, idle: ColumnElement[bool], emptied: bool) -> ColumnElement[bool]:
+def _unheard() -> Counter[str]:
+    """How many messages of each queue should have been heard by now."""
+    then = func.clock_timestamp() - UNHEARD
+    due = select(Job.queue, func.count()).where(jobs.due(), Job.dispatched_at < then).group_by(Job.queue)
+    owed = select(func.count()).where(_owed(), Delivery.dispatched_at < then)
+    found = Counter[str]()
+    with db.engine.connect() as conn:
+        for queue, count in conn.execute(due):
+            found[queue] = count
+        found[dispatch.DELIVER_QUEUE] += conn.execute(owed).scalar_one()
+    return found
+
+
+def _lost(
+    dispatched_at: Any, idle: ColumnElement[bool], short: ColumnElement[bool], emptied: bool
+) -> ColumnElement[bool]:
     if emptied:
         return and_(dispatched_at.is_not(None))
     now = func.clock_timestamp()
-    return or_(dispatched_at < now - LONG_UNHEARD, and_(dispatched_at < now - UNHEARD, idle))
+    return or_(and_(dispatched_at < now - LONG_UNHEARD, short), and_(dispatched_at < now - UNHEARD, idle))
+
+
+def _constant(value: bool) -> ColumnElement[bool]:
+    return true() if value else false()
 
 
 def waiting_jobs() -> int:
