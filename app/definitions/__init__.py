@@ -175,11 +175,12 @@ class Registry(ABC, Generic[D]):
                 log.warning("%s", problem)
         return self
 
-    def get(self, key: str) -> D:
-        """Raises NotFound, with the nearest key."""
+    def get(self, key: str, *, roles: Collection[str] | None = None) -> D:
+        """Raises NotFound, with the nearest key; `roles`: of those that somebody with these roles may use."""
         members = self._loaded.members
         if key not in members:
-            raise NotFound(f"There is no {self.word} {key[:80]!r}.{did_you_mean(key[:80], list(members))}")
+            known = list(members) if roles is None else [member.key for member in self.for_user(roles)]
+            raise NotFound(f"There is no {self.word} {key[:80]!r}.{did_you_mean(key[:80], known)}")
         return members[key]
 
     def for_user(self, roles: Collection[str]) -> list[D]:

@@ -64,7 +64,7 @@ class Limits:
 
 def importer_for(user: User, key: str) -> Importer:
     """The importer, if this person may use it; raises NotFound otherwise."""
-    importer = importers.registry().get(key)
+    importer = importers.registry().get(key, roles=user.role_names)
     if not importer.allows(user.role_names):
         raise NotFound(f"There is no importer {key!r} for you. Ask an administrator if you need it.")
     return importer
@@ -349,8 +349,10 @@ def _understood(
     before = chosen.mapping if chosen else _of_parent(parent, found.header)
     spoken = found.dialect
     if chosen:
-        # The same header in the same dialect: what no header tells was corrected then.
-        spoken = replace(spoken, **_as_before(Dialect.of(chosen.dialect)) | given)
+        # The same header in the same dialect: what no header tells was corrected then. But where the cells
+        # leave no doubt, this file is another way than that one.
+        then = _as_before(Dialect.of(chosen.dialect)).items()
+        spoken = replace(spoken, **{name: value for name, value in then if name not in found.told} | given)
     places = mappings.match(importer, found.header, remembered=before)
     if mapping is not None:
         places = _laid_over(importer, found.header, places, mapping)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from copy import deepcopy
 from typing import Any
 from uuid import uuid4
@@ -291,6 +292,30 @@ def test_bodies_that_are_no_request(api, data, kind, status):
     assert answer.status_code == status, answer.text
     assert answer.json["status"] == status
     assert answer.json["detail"]
+
+
+@pytest.mark.parametrize("kind", ["reports", "importers"])
+@pytest.mark.parametrize("key", ["nothing_like_it", "membrs"])
+def test_what_there_is_for_others_is_not_named(app, api, kind, key):
+    """`members` is a report of administrators alone."""
+    said = api.get(f"/{kind}/{key}").json["detail"]
+    assert key in said
+    named = set(re.findall(r"[a-z_]+", said.partition("'.")[2]))
+    mine = {item["key"] for item in api.get(f"/{kind}").json["items"]}
+    assert named & {member.key for member in app.extensions[f"waybill.{kind}"]} <= mine
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{"report":\n "all_tasks",}', "not JSON: .*, line 2, column"),
+        (b'{"report": "' + b"\xff" + b'"}', "not JSON: .* UTF-8"),
+        (b"[]", "body: Send a JSON object"),
+        (b'"all_tasks"', "body: Send a JSON object"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_said(api, data, said):
+    assert re.search(said, api.post("/exports", data=data, content_type="application/json").json["detail"])
 
 
 def test_an_endless_body_is_cut_off(api):
