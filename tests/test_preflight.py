@@ -293,6 +293,8 @@ def test_scripts_get_the_forecast_alone(post: Callable[..., Any]) -> None:
     assert "about 2,000" in fragment
     assert "<html" not in fragment
     assert "n2000" not in fragment
+    typed = post("/reports/all_tasks/preflight", {"X-Fragment": "preflight"}, **{"param.since": "long ago"})
+    assert (typed.status_code, "Created since: Enter a date" in typed.text) == (422, True)
     wrong = post("/reports/rows/preflight", {"X-Fragment": "preflight"}, format="doc")
     assert wrong.status_code == 400
     assert "There is no format" in wrong.text

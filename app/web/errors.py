@@ -126,7 +126,7 @@ def database_down(error: SQLAlchemyError) -> AnyResponse:
 
 def wants_problem() -> bool:
     """Programs get problem documents: under /api/ always, elsewhere when they do not ask for HTML."""
-    if request.path.startswith("/api/"):
+    if f"{request.path}/".startswith("/api/"):
         return True
     best = request.accept_mimetypes.best_match(["text/html", "application/json", PROBLEM])
     return best != "text/html" and bool(request.accept_mimetypes)

@@ -146,6 +146,11 @@ def test_bodies_that_are_no_request(api, data, kind, status):
     assert api.post("/imports", data=data, content_type=kind).status_code == status
 
 
+def test_a_body_that_is_no_object_is_told_so(api):
+    answer = api.post("/imports", data=b"[]", content_type="application/json")
+    assert answer.json["errors"] == {"body": "Send a JSON object."}
+
+
 def test_a_file_that_is_none_is_refused(api):
     answer = api.post("/imports", data={"importer": "members", "file": (BytesIO(b"%PDF-1.7"), "a.pdf")})
     assert answer.status_code == 422

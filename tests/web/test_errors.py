@@ -102,6 +102,7 @@ def test_the_kind_of_answer_is_the_kind_that_was_asked_for(
     headers = {"Accept": accept} if accept else {}
     assert failing.get("/no/such/page", headers=headers).mimetype == kind
     assert failing.get("/api/no/such", headers=headers).mimetype == PROBLEM
+    assert failing.get("/api", headers=headers).mimetype == PROBLEM
 
 
 def test_people_are_led_to_the_sign_in_and_programs_are_told(client: FlaskClient) -> None:

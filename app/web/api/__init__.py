@@ -52,6 +52,9 @@ WITH_BODY = (
 # Of these, the ones whose params may be long lists, and files of such.
 WITH_LISTS = ("api.create_export", "api.forecast_export")
 
+# What APIFlask calls the body as a whole.
+WHOLE = "_schema"
+
 api = APIBlueprint("api", __name__, url_prefix="/api/v1")
 signed_in = auth_required("token", "session")
 
@@ -276,7 +279,9 @@ def wrong_values(error: HTTPError) -> Response:
                 name.replace("_", "-").title() if place == "headers" else name: "; ".join(texts)
                 for place, named in places
                 for name, texts in named.items()
+                if name != WHOLE
             }
+            or bodies.NO_OBJECT
         )
     )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from json import loads
+from json import JSONDecodeError, loads
 from typing import IO, Any
 
 from flask import request
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from app import jobs, lists
 from app.errors import InvalidParams, InvalidRequest
@@ -18,6 +18,8 @@ from app.web.people import me
 LIMIT = 16 * 1024 * 1024
 # The parts: the JSON, and for the list of that name a file, and the header of the file's column.
 REQUEST, FILE, COLUMN = "request", "params.", "column."
+# The error of a body that is JSON, but a list, say.
+NO_OBJECT = {"body": "Send a JSON object."}
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,25 @@ def read(limit: int) -> None:
 
 
 def read_json() -> Any:
-    """What the body says; raises BadRequest, or InvalidRequest if it nests too deeply."""
+    """What the body says; raises InvalidRequest if it is no JSON, or nests too deeply."""
     try:
         return request.get_json()
+    except BadRequest:
+        flaw = _flaw(request.get_data())
+        raise InvalidRequest(f"The body is not JSON{flaw}. Nothing was changed.") from None
     except RecursionError:
         raise InvalidRequest("The JSON is nested too deeply. Nothing was changed.") from None
+
+
+def _flaw(body: bytes) -> str:
+    """What is wrong with it, and where; "" if that cannot be said."""
+    try:
+        loads(body)
+    except JSONDecodeError as error:
+        return f": {error.msg}, line {error.lineno}, column {error.colno}"
+    except ValueError:
+        return ": it holds a number that is too long, or is not in UTF-8"
+    return ""
 
 
 def read_parts(limit: int) -> None:

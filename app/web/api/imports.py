@@ -286,9 +286,11 @@ def _of_form(fields: MultiDict[str, str]) -> dict[str, Any]:
 
 
 def _valid(given: Any) -> import_schemas.ImportRequest:
+    if not isinstance(given, dict):
+        raise InvalidParams(bodies.NO_OBJECT)
     try:
         return import_schemas.ImportRequest.model_validate(given)
     except ValidationError as error:
         raise InvalidParams(
-            {".".join(map(str, found["loc"])) or "body": found["msg"] for found in error.errors()}
+            {".".join(map(str, found["loc"])): found["msg"] for found in error.errors()}
         ) from None
