@@ -198,6 +198,14 @@ def test_sql_that_fails_half_way_publishes_nothing(report: Callable[..., None], 
     assert jobs.artifact_of(job) is None
 
 
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet", "xlsx"])
+def test_a_query_without_columns_is_told(report: Callable[..., None], member: User, format: str) -> None:
+    report("bare.sql", sql("SELECT FROM generate_series(1, 3)"))
+    job = make(member, "bare", format=format)
+    assert (job.status, job.error_code) == ("failed", "query_failed")
+    assert "no columns" in (job.error_message or "")
+
+
 def test_a_report_may_not_write(report: Callable[..., None], member: User) -> None:
     report("writer.sql", sql("SELECT set_config('x.y', nextval('sneaky')::text, false)"))
     with psycopg.connect(db.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")) as conn:

@@ -6,24 +6,32 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Protocol
 
-from app.errors import IncompleteArtifact
+from app.errors import IncompleteArtifact, QueryFailed
 from app.exports.order import Order
 from app.formats import Writing
 from app.reports import Person, Report, Statement, compose
-from app.sources import Reading
+from app.sources import Field, Reading
 
 
 def of_query(query: Statement, reading: Reading, writing: Writing) -> Iterator[bytes]:
     """The file as the database writes it if it can, else made from its columns."""
-    copy = writing.copy(lambda: reading.fields(query.sql, query.values)) if reading.copies else None
+    copy = writing.copy(lambda: _fields(query, reading)) if reading.copies else None
     if copy:
         yield copy.head
         yield from reading.copy(query.sql, query.values, copy)
     else:
-        fields = writing.typed(reading.fields(query.sql, query.values))
+        fields = writing.typed(_fields(query, reading))
         # Closed at once when the file is begun anew: the next query needs the connection.
         with closing(reading.batches(query.sql, query.values, fields)) as batches:
             yield from writing.batches(fields, batches)
+
+
+def _fields(query: Statement, reading: Reading) -> Sequence[Field]:
+    """Raises QueryFailed if there are none: PostgreSQL takes a bare SELECT for a query."""
+    found = reading.fields(query.sql, query.values)
+    if not found:
+        raise QueryFailed("The report's query gives no columns. Say after SELECT which ones it is to give.")
+    return found
 
 
 def of_report(

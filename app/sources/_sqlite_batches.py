@@ -25,7 +25,7 @@ def batch(found: pa.RecordBatch, kinds: Sequence[str]) -> Batch:
 
 def _column(column: pa.Array[Any], kind: str) -> pa.Array[Any]:
     if kind == "any":
-        return pa.array(map(_decoded, column.to_pylist()), pa.string())
+        return pa.array(map(_decoded, _readable(column).to_pylist()), pa.string())
     if kind == "null":
         return pa.nulls(len(column), pa.string())
     if column.type == pa.string():
@@ -48,7 +48,9 @@ def _strays(last: pa.Array[Any], kinds: Sequence[str]) -> dict[int, pa.Array[Any
     if not pc.any(pc.not_equal(last, "")).as_py():
         return {}
     found: dict[int, list[str | None]] = {}
-    for row, told in enumerate(last.to_pylist()):
+    # Bytes that are no UTF-8 are no escapes of JSON's either: they are shown once it is read.
+    for row, raw in enumerate(last.cast(pa.binary(), safe=False).to_pylist()):
+        told = raw.decode(errors="surrogateescape")
         for at, (kind, value) in enumerate(zip(kinds, json.loads(told) if told else (), strict=False)):
             if value is not None and _stray(kind, value):
                 found.setdefault(at, [None] * len(last))[row] = _decoded(value)
@@ -74,7 +76,7 @@ def _decoded(value: str | None) -> str | None:
         case None:
             return None
         case "t":
-            return (value or "")[1:]
+            return (value or "")[1:].encode(errors="surrogateescape").decode(errors="backslashreplace")
         case "x":
             return "\\x" + (value or "")[1:].lower()
         case _:

@@ -640,6 +640,9 @@ UGLY: list[tuple[str, str, list[Any]]] = [
     ("1", "'05'", [1, "05"]),
     ("1", "'it''s'", [1, "it's"]),
     ("1", "9e999", [1, float("inf")]),
+    ("1", "CAST(x'61ff62' AS TEXT)", [1, "a\\xffb"]),
+    ("'text'", "CAST(x'61ff62' AS TEXT)", ["text", "a\\xffb"]),
+    ("NULL", "CAST(x'ff' AS TEXT)", [None, "\\xff"]),
 ]
 
 
