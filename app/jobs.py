@@ -186,7 +186,12 @@ def cancel(job: Job) -> Job:
 
 
 def retry(job: Job) -> Job:
-    """Put a failed or cancelled job back on its queue with a fresh set of attempts. Raises Conflict."""
+    """Put a failed or cancelled job back on its queue with a fresh set of attempts.
+
+    Raises Conflict and TooMany.
+    """
+    if job.final:
+        check_limit(job.owner)
     conn = db.session.connection()
     # Whoever asks anew wants what is true now, not parts of what was.
     conn.execute(delete(Part).where(Part.job_id == job.id))

@@ -32,6 +32,11 @@ from app.reports import Report, registry
 JOINED, REUSED = "joined", "reused"
 # A file that is about to expire is handed to nobody any more.
 MARGIN = timedelta(minutes=1)
+# Why a follower goes on by itself; who may not have the file then fails with the reason.
+FILELESS = "The export that this one had joined came to no file, so it is made anew."
+UNGIVEN = (
+    "The file of the export that this one had joined is not handed on: the report is not for you any more."
+)
 # What a follower's artifact has in common with its leader's.
 SHARED = ("key", "filename", "content_type", "bytes", "rows", "sha256", "receipt")
 
@@ -93,8 +98,7 @@ def settle(leader_id: UUID) -> int:
     alone: UUID | None = None
     for follower in followers:
         if not _may(follower.owner_id, follower.definition):
-            # Started by itself, it fails with the reason.
-            _left(leader_id, follower.id, follower.owner_id, None)
+            _left(leader_id, follower.id, follower.owner_id, None, UNGIVEN)
         elif not _given(leader, follower.id, follower.owner_id):
             alone = _left(leader_id, follower.id, follower.owner_id, alone)
     return len(followers)
@@ -145,9 +149,10 @@ def _given(leader: Leader, job_id: UUID, owner_id: int) -> bool:
     return True
 
 
-def _left(leader_id: UUID, job_id: UUID, owner_id: int, alone: UUID | None) -> UUID | None:
+def _left(
+    leader_id: UUID, job_id: UUID, owner_id: int, alone: UUID | None, text: str = FILELESS
+) -> UUID | None:
     """The first that is left goes on by itself, and the others follow it; returns who goes alone."""
-    text = "The export that this one had joined came to no file, so it is made anew."
     with db.engine.begin() as conn:
         left = transitions.leave(conn, job_id, leader_id, alone)
         line = events.write(conn, job_id, text) if left and alone is None else None

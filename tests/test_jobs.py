@@ -285,6 +285,19 @@ def test_unfinished_jobs_of_one_person_are_limited(
     ask(other)
 
 
+def test_trying_again_is_limited_as_asking_is(
+    app: Any, ask: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.config, "WAYBILL", replace(app.config["WAYBILL"], user_running_limit=2))
+    cancelled = jobs.cancel(ask())
+    first, _ = ask(), ask()
+    with pytest.raises(TooMany):
+        jobs.retry(cancelled)
+    assert cancelled.status == CANCELLED
+    jobs.cancel(first)
+    assert jobs.retry(cancelled).status == QUEUED
+
+
 def test_redis_down_at_the_click_keeps_the_job(
     ask: Callable[..., Job], app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,6 +229,8 @@ def test_a_follower_who_lost_the_right_gets_nothing(member: User, other: User) -
     db.session.commit()
     attempt(again(leader))
     assert jobs.artifact_of(again(follower)) is None
+    assert "not for you any more" in text(again(follower))
+    assert "came to no file" not in text(again(follower))
     assert attempt(again(follower)).error_code == "not_allowed"
 
 
