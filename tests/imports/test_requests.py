@@ -160,6 +160,17 @@ def test_corrections_are_remembered_for_the_next_file_of_the_same_header(user, s
     assert other.mapping != chosen
 
 
+def test_what_the_cells_leave_no_doubt_about_is_not_remembered(user, sent):
+    """A file whose days could be either says nothing about the next one, which says it itself."""
+    header = b"E-Mail;Full Name;Company;Joined;Amount\n"
+    first = requests.create(user, KEY, sent(header + b"cid@example.org;Cid;Acme;01/02/2026;1\n"))
+    requests.revise(user, first, dialect={"dates": "mdy", "decimal": "."})
+    unlike = requests.create(user, KEY, sent(header + b"cid@example.org;Cid;Acme;13/02/2026;1,50\n"))
+    assert (unlike.dialect["dates"], unlike.dialect["decimal"]) == ("dmy", ",")
+    silent = requests.create(user, KEY, sent(header + b"cid@example.org;Cid;Acme;;\n"))
+    assert (silent.dialect["dates"], silent.dialect["decimal"]) == ("mdy", ".")
+
+
 def test_another_way_to_read_may_give_other_columns(user, sent):
     import_ = requests.create(user, KEY, sent())
     requests.revise(user, import_, dialect={"delimiter": "\t"})

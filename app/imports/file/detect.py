@@ -40,11 +40,15 @@ class Reason:
 
 @dataclass(frozen=True)
 class Detected:
-    """The dialect, the names of the file's columns in its order, and a reason by each detected member."""
+    """The dialect, the names of the file's columns in its order, and a reason by each detected member.
+
+    `told` are members of which the cells leave no doubt: whatever other files were like, this one is so.
+    """
 
     dialect: Dialect
     header: list[str]
     why: dict[str, Reason] = field(default_factory=dict)
+    told: frozenset[str] = frozenset()
 
 
 def detect(
@@ -81,7 +85,8 @@ def detect(
     if "apostrophes" not in known and head.startswith(BOM_UTF8):
         # Our own files for spreadsheets begin so, and those that spreadsheets write.
         base = replace(base, apostrophes=True)
-    return Detected(_values(base, rows[base.header :], known, why), header_of(rows, base), why)
+    spoken, told = _values(base, rows[base.header :], known, why)
+    return Detected(spoken, header_of(rows, base), why, told)
 
 
 def header(text: str, dialect: Dialect) -> list[str]:
@@ -173,14 +178,18 @@ def _vote(cell: str, found: str, column: list[str]) -> float:
     return odd + (0.25 if NAME.fullmatch(cell) else -0.5)
 
 
-def _values(base: Dialect, rows: list[list[str]], known: dict[str, Any], why: dict[str, Reason]) -> Dialect:
+def _values(
+    base: Dialect, rows: list[list[str]], known: dict[str, Any], why: dict[str, Reason]
+) -> tuple[Dialect, frozenset[str]]:
+    """The dialect, and the members that cells leave no doubt about."""
     cells = [cell for row in rows for cell in row]
     changes: dict[str, Any] = {}
+    findings: dict[str, values.Finding] = {}
     if "decimal" not in known:
-        found = values.decimal(cells, base.delimiter)
+        findings["decimal"] = found = values.decimal(cells, base.delimiter)
         changes["decimal"], why["decimal"] = found.value, Reason(found.why, found.sure)
     if "dates" not in known:
-        found = values.dates(cells, changes.get("decimal", base.decimal))
+        findings["dates"] = found = values.dates(cells, changes.get("decimal", base.decimal))
         changes["dates"], why["dates"] = found.value, Reason(found.why, found.sure)
     if "nulls" not in known:
         width = max(map(len, rows), default=0)
@@ -191,4 +200,5 @@ def _values(base: Dialect, rows: list[list[str]], known: dict[str, Any], why: di
     if base.apostrophes and marked is not None:
         text = f"The one before {rules.unmarked(marked)[:40]!r} keeps a spreadsheet from guessing, and goes."
         why["apostrophes"] = Reason(text)
-    return replace(base, **changes)
+    told = (name for name, found in findings.items() if found.seen and found.sure)
+    return replace(base, **changes), frozenset(told)

@@ -25,11 +25,12 @@ NULLS = ("\\N", "NULL", "null", "N/A", "#N/A", "NaN", "None")
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found, why, and whether the cells leave no doubt."""
+    """What was found, why, and whether the cells leave no doubt; `seen`: whether any cell tells of it."""
 
     value: str
     why: str
     sure: bool = True
+    seen: bool = True
 
 
 def kind(cell: str) -> str:
@@ -74,7 +75,7 @@ def decimal(cells: Iterable[str], delimiter: str) -> Finding:
         mark = "," if "," in either and delimiter == ";" else "."
         read = "a thousand and more" if mark not in either else "one and thousandths"
         return Finding(mark, f"{either!r} may be either: it is read as {read}.", False)
-    return Finding(".", "No number has one.")
+    return Finding(".", "No number has one.", seen=False)
 
 
 def dates(cells: Iterable[str], mark: str) -> Finding:
@@ -88,7 +89,7 @@ def dates(cells: Iterable[str], mark: str) -> Finding:
             first += int(found[1]) > 12
             second += int(found[3]) > 12
     if not seen:
-        return Finding("iso", "No date is written with its day or month first.")
+        return Finding("iso", "No date is written with its day or month first.", seen=False)
     if first or second:
         order = "dmy" if first >= second else "mdy"
         return Finding(order, f"Seen in {_counted(max(first, second), 'date')}.", not (first and second))
