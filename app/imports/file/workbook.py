@@ -348,18 +348,24 @@ class _Sheet:
                 texts = self._texts
                 raw = texts[0] if len(texts) == 1 else "".join(texts)
                 texts.clear()
-                if value := self._value(raw, self._cell.get("t", "n")):
+                kind = self._cell.get("t", "n")
+                if not raw and kind == "n" and self._formula:
+                    raise self._uncalculated(place)
+                if value := self._value(raw, kind):
                     self._place(value)
             elif self._formula:
-                raise BadFile(
-                    f"{self.parts.name} has a formula without its result in cell {place}. "
-                    "Open it, let it calculate, and save it once more."
-                )
+                raise self._uncalculated(place)
         elif tag == self._r and self._cells:
             self._ready.append((self._row, self._cells))
             self._cells = []
         elif tag == self._p:
             self._inside = False
+
+    def _uncalculated(self, place: str | None) -> BadFile:
+        return BadFile(
+            f"{self.parts.name} has a formula without its result in cell {place}. "
+            "Open it, let it calculate, and save it once more."
+        )
 
     def _begin_row(self, number: str | None) -> None:
         row = int(number) if number else self._row + 1

@@ -538,6 +538,8 @@ LAUGHS = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]>'
         (ROWS.format('<row r="2"><c r="A2" t="s"><v>7</v></c></row>'), {}, ["no shared text number 7"]),
         (ROWS.format('<row r="2"><c r="A2" t="s"><v>-1</v></c></row>'), {}, ["damaged"]),
         (ROWS.format('<row r="2"><c r="A2"><f>1+1</f></c></row>'), {}, ["formula without its result", "A2"]),
+        (ROWS.format('<row r="2"><c r="A2"><f>1+1</f><v></v></c></row>'), {}, ["formula without its result"]),
+        (ROWS.format('<row r="2"><c r="A2"><f>1+1</f><v/></c></row>'), {}, ["formula without its result"]),
         (ROWS.format("<a>" * 100), {}, ["nests too deeply"]),
         (ROWS.format(""), {"workbook": "<a>" * 100}, ["nests too deeply"]),
         (ROWS.format("<row"), {}, ["damaged workbook"]),
