@@ -497,6 +497,21 @@ def test_abandoned_uploads_go(app: APIFlask) -> None:
     (partial / "slow").unlink()
 
 
+def test_a_report_may_take_its_time_over_each_row(app: APIFlask, make: Callable[..., UUID]) -> None:
+    make("running", attempt=1, lease_expires_at=FUTURE, started_at=NOW - timedelta(hours=9))
+    with app.extensions["waybill.storage"].writer(
+        artifact_key(uuid4(), 1, "csv"), content_type="text/csv", filename="x.csv"
+    ) as writer:
+        writer.write(b"id")
+        (partial,) = (root(app) / ".partial").iterdir()
+        then = time.time() - 8 * 3600
+        os.utime(partial, (then, then))
+        assert cleaning.abandoned_uploads() == 0
+        writer.write(b"\r\n")
+        assert writer.commit().bytes == 4
+    (root(app) / writer.key).unlink()
+
+
 def test_old_lines_go_but_the_last_stays(make: Callable[..., UUID]) -> None:
     month = NOW - timedelta(days=31)
     old, young = make("succeeded", finished_at=month), make("succeeded", finished_at=PAST)

@@ -17,7 +17,7 @@ from app.extensions import db, redis_client
 from app.models.artifact import Artifact
 from app.models.clock import Clock
 from app.models.event import Event
-from app.models.job import FINAL, Job
+from app.models.job import FINAL, RUNNING, Job
 from app.models.session import SignIn, SignInLink
 from app.models.upload import Upload
 from app.models.worker import Worker
@@ -72,9 +72,16 @@ def _remove(artifact_id: UUID) -> bool:
 
 
 def abandoned_uploads() -> int:
-    """End uploads whose writer was killed. A living one waits for its source as long as a query may take."""
+    """End uploads whose writer was killed.
+
+    A living one waits for its source as long as a query may take, and a report in Python may take its time
+    over each row: what was written to since the oldest job at work began is left alone.
+    """
     patience = timedelta(seconds=settings.current().statement_timeout_seconds)
-    return _storage().clean(patience + ORPHAN_AGE)
+    working = select(func.max(func.clock_timestamp() - Job.started_at)).where(Job.status == RUNNING)
+    with db.engine.connect() as conn:
+        longest = conn.execute(working).scalar() or timedelta(0)
+    return _storage().clean(max(patience, longest) + ORPHAN_AGE)
 
 
 def orphans() -> int:
