@@ -136,7 +136,9 @@ def test_no_page_scrolls_sideways_or_complains(member: Page, window: Any, paths:
         answer = narrow.goto(path)
         assert answer is not None
         assert answer.status == 200, name
-        assert narrow.evaluate(WIDER) <= 0, f"{name} is wider than 390 pixels"
+        for width in (390, 320):
+            narrow.set_viewport_size({"width": width, "height": 844})
+            assert narrow.evaluate(WIDER) <= 0, f"{name} is wider than {width} pixels"
         assert said == [], name
 
 
