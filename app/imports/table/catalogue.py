@@ -29,13 +29,14 @@ FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid 
 """
 _FIELDS = """
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS spoken, a.atttypmod AS modifier,
-  t.typname AS type, t.typtype AS kind, n.nspname AS namespace, a.attnotnull AS required,
-  a.atthasdef OR a.attidentity <> '' AS filled, a.attgenerated <> '' AS generated,
+  t.typname AS type, coalesce(b.typname, t.typname) AS base, t.typtype AS kind, n.nspname AS namespace,
+  a.attnotnull AS required, a.atthasdef OR a.attidentity <> '' AS filled, a.attgenerated <> '' AS generated,
   coalesce(l.collisdeterministic, true) AS exact,
   ARRAY(SELECT e.enumlabel::text FROM pg_enum AS e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)
     AS labels
 FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
-JOIN pg_namespace AS n ON n.oid = t.typnamespace LEFT JOIN pg_collation AS l ON l.oid = a.attcollation
+JOIN pg_namespace AS n ON n.oid = t.typnamespace LEFT JOIN pg_type AS b ON b.oid = t.typbasetype
+LEFT JOIN pg_collation AS l ON l.oid = a.attcollation
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _UNIQUES = """
@@ -66,9 +67,10 @@ class Field:
     """A column of the table. `sent` is how its values are encoded; "" if only the server knows how."""
 
     name: str
-    # The type with its modifier, as DDL wants it, and its bare name.
+    # The type with its modifier, as DDL wants it, its bare name, and that of what it is made of, if a domain.
     spoken: str
     type: str
+    base: str
     sent: str
     required: bool
     # A default, an identity or an expression fills it where nothing is written.
@@ -161,7 +163,7 @@ def _field(row: Any) -> Field:
         scale = ((modifier & 0x7FF) ^ 1024) - 1024
         precision = ((modifier >> 16) & 0xFFFF, scale)
     return Field(
-        *(row.name, row.spoken, row.type, sent if sent in encode.ENCODERS else ""),
+        *(row.name, row.spoken, row.type, row.base, sent if sent in encode.ENCODERS else ""),
         *(row.required, row.filled, not row.generated, _comparable(row)),
         exact=row.exact and row.type in _EXACT,
         labels=row.labels,

@@ -55,7 +55,8 @@ class Foresight(Merge):
     """A merge that writes nothing: `write` only remembers the rows that would be written.
 
     Its temporary table `seen` has, of each, the natural key and what no two rows may share, named as in
-    `staging`. What only triggers and exclusion constraints know is not foreseen.
+    `staging`. What only the table can tell as it is written to is not foreseen: triggers, exclusion
+    constraints, unique indexes over expressions or some of the rows, partitions that are not there.
     """
 
     def __init__(self, plan: Plan, target: Target, import_id: UUID) -> None:

@@ -125,7 +125,7 @@ def _asked(conn: psycopg.Connection[Any], query: str, *params: str) -> bool:
 
 
 def _takes(column: Column, field: Field) -> bool:
-    return field.type in TAKES[column.type] or (column.type == "text" and bool(field.labels))
+    return field.base in TAKES[column.type] or (column.type == "text" and bool(field.labels))
 
 
 def _line(importer: Importer, finding: Finding) -> int:

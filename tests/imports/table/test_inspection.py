@@ -12,6 +12,7 @@ TABLES = """
 DROP SCHEMA IF EXISTS inspection CASCADE;
 CREATE SCHEMA inspection;
 CREATE TYPE inspection.state AS ENUM ('new', 'used');
+CREATE DOMAIN inspection.grams AS integer CHECK (VALUE > 0);
 CREATE TABLE inspection.machines (id integer PRIMARY KEY, name text NOT NULL);
 CREATE TABLE inspection.parts (
     id bigint GENERATED ALWAYS AS IDENTITY,
@@ -20,7 +21,8 @@ CREATE TABLE inspection.parts (
     state inspection.state NOT NULL DEFAULT 'new',
     price numeric(10, 2),
     gross numeric(10, 2) GENERATED ALWAYS AS (price * 1.19) STORED,
-    built_on date
+    built_on date,
+    weight inspection.grams
 );
 CREATE VIEW inspection.seen AS SELECT * FROM inspection.parts;
 """
@@ -30,6 +32,7 @@ GOOD = (
     Column(name="state"),
     Column(name="price", type="decimal"),
     Column(name="built_on", type="date"),
+    Column(name="weight", type="int"),
 )
 
 
