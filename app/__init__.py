@@ -131,6 +131,7 @@ def register(app: APIFlask, config: Settings) -> None:
         imports,
         jobs,
         limits,
+        operations,
         preflight,
         reports,
         security,
@@ -147,6 +148,7 @@ def register(app: APIFlask, config: Settings) -> None:
     filters.init_app(app)
     app.register_blueprint(imports.pages)
     app.register_blueprint(imports.sending)
+    app.register_blueprint(operations.pages)
     for blueprint in (reports.reports, preflight.pages, jobs.pages, downloads.pages, health.health):
         app.register_blueprint(blueprint)
     if config.development and config.mailbox_dir:

@@ -10,10 +10,10 @@ from sqlalchemy.exc import OperationalError
 
 from app import settings
 from app.monitoring import state
-from app.monitoring.findings import CODES, LEVELS, PROCESSES, Finding, Level, findings, level
+from app.monitoring.findings import CODES, LEVELS, PROCESSES, Finding, Level, findings, level, span
 from app.monitoring.state import State
 
-__all__ = ["CODES", "LEVELS", "Finding", "Level", "State", "away", "findings", "level", "look"]
+__all__ = ["CODES", "LEVELS", "Finding", "Level", "State", "away", "findings", "level", "look", "span"]
 
 # Seconds; Redis is a hint, nobody waits for it.
 REDIS_PATIENCE = 1.0

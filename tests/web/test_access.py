@@ -45,7 +45,7 @@ class Rule:
     status: str = "succeeded"
     # Only in development.
     development: bool = False
-    # Who is not signed in is not sent to sign in.
+    # Nobody else is told that it is there, nor sent to sign in.
     hidden: bool = False
 
 
@@ -70,7 +70,8 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/bootstrap/static/<path:filename>"): PUBLIC,
     ("GET", "/healthz"): PUBLIC,
     ("GET", "/readyz"): PUBLIC,
-    ("GET", "/metrics"): ADMIN_ALONE,
+    ("GET", "/metrics"): Rule(frozenset({ADMIN}), hidden=True),
+    ("GET", "/operations"): Rule(frozenset({ADMIN})),
     ("GET", "/sign-in"): PUBLIC,
     ("POST", "/sign-in"): PUBLIC,
     ("POST", "/sign-out"): PUBLIC,
