@@ -64,6 +64,32 @@ def find_user(email: str) -> User:
     return user
 
 
+def close(user: User) -> None:
+    """Let this person in no more, by password, session or token. Committed; raises Conflict.
+
+    Their queued jobs fail when they are started, and no more mails go to them. What they made stays.
+    """
+    # One after the other, so that of two administrators not each closes the other's account.
+    admins = select(User).where(User.active, User.roles.any(Role.name == ADMIN)).order_by(User.id)
+    others = [each for each in db.session.scalars(admins.with_for_update()) if each.id != user.id]
+    if user.active and user.is_admin and not others:
+        db.session.rollback()
+        raise Conflict(
+            f"{user.email} is the only administrator. Make another one first: "
+            "flask users create EMAIL --role admin"
+        )
+    user.active = False
+    # Sessions end for good: they do not come back with the account.
+    user.fs_uniquifier = uuid4().hex
+    db.session.commit()
+
+
+def reopen(user: User) -> None:
+    """Let this person in again; their tokens are good again, too. Committed."""
+    user.active = True
+    db.session.commit()
+
+
 def ensure_roles() -> None:
     """All roles exist afterwards, whoever else makes them at the same time. Committed."""
     values = [{"name": name, "description": text} for name, text in ROLES.items()]

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from app import create_app, exports, leases
 from app.extensions import db
@@ -404,6 +405,22 @@ def test_tokens_are_listed_without_their_secrets_and_revoked(flask, app, client,
     assert "revoked 20" in flask("tokens", "list", "member@example.org").output
 
 
+def test_a_token_with_an_end(flask, app, client, member):
+    secret = flask("tokens", "create", "member@example.org", "--days", "7").output.strip()
+    headers = {"Authorization": f"Bearer {secret}"}
+    assert client.get("/api/v1/jobs", headers=headers).status_code == 200
+    with app.app_context():
+        token = db.session.scalars(select(ApiToken)).one()
+        assert token.expires_at - token.created_at == timedelta(days=7)
+        assert f"  {token.expires_at:%Y-%m-%d}  good\n" in flask("tokens", "list").output
+        db.session.execute(update(ApiToken).values(expires_at=func.now()))
+        db.session.commit()
+    assert flask("tokens", "list").output.endswith("  expired\n")
+    assert client.get("/api/v1/jobs", headers=headers).status_code == 401
+    for days in ("0", "3651", "soon"):
+        assert flask("tokens", "create", "member@example.org", "--days", days).exit_code == 2
+
+
 def test_tokens_of_nobody(flask, app):
     for words in (["create", "nobody@example.org"], ["list", "nobody@example.org"], ["revoke", "7"]):
         refused = flask("tokens", *words)
@@ -421,6 +438,41 @@ def test_a_closed_account_gets_no_token(flask, app, member):
 
 
 # flask users
+
+
+def test_a_closed_account_lets_nobody_in_until_it_is_opened(flask, app, admin, member, auth, client):
+    secret = flask("tokens", "create", "member@example.org").output.strip()
+    asking = {"Authorization": f"Bearer {secret}"}
+    auth.sign_in(member)
+    assert client.get("/jobs").status_code == 200
+
+    closed = flask("users", "close", "Member@example.org")
+    assert closed.output.startswith("The account of member@example.org is closed.")
+    assert client.get("/jobs").status_code != 200
+    assert app.test_client().get("/api/v1/jobs", headers=asking).status_code == 401
+    assert "closed" in flask("exports", "create", "all_tasks", "--user", "member@example.org").stderr
+    states = [line.split() for line in flask("users", "list").output.splitlines()]
+    assert [(line[0], line[-1]) for line in states] == [
+        ("EMAIL", "STATE"),
+        ("admin@example.org", "open"),
+        ("member@example.org", "closed"),
+    ]
+
+    assert (
+        flask("users", "open", "member@example.org").output == "The account of member@example.org is open.\n"
+    )
+    assert client.get("/jobs").status_code != 200, "sessions stay ended"
+    assert app.test_client().get("/api/v1/jobs", headers=asking).status_code == 200
+
+
+def test_the_only_administrator_cannot_be_closed(flask, admin, person):
+    refused = flask("users", "close", "admin@example.org")
+    assert refused.exit_code == 1
+    assert "is the only administrator" in refused.stderr
+    person("second@example.org", "admin")
+    assert flask("users", "close", "admin@example.org").exit_code == 0
+    assert flask("users", "close", "second@example.org").exit_code == 1
+    assert "There is no account" in flask("users", "close", "nobody@example.org").stderr
 
 
 def test_an_account_with_a_password_from_standard_input_can_sign_in(flask, auth):
