@@ -17,6 +17,10 @@ from app.sources._typed import Batch, Field
 
 # Rows fetched at a time, and looked at to tell the fields.
 FETCH = 5000
+# What the texts of so many rows may hold, in bytes or characters: of wide rows there are fewer at a time.
+WIDE = 8 * 1024 * 1024
+# Rows fetched to see how wide they are.
+STEP = 64
 
 Rows = list[tuple[Any, ...]]
 
@@ -215,6 +219,23 @@ class Limit:
             f"The source {self._source!r} was too slow: the limit is {self._limit.total_seconds():.0f} s. "
             "Ask for less, or ask the operator for a higher limit."
         )
+
+
+def fetched(fetch: Callable[[int], Sequence[Sequence[Any]]]) -> Generator[Rows, None, None]:
+    """All rows that `fetch(how many)` gives, in blocks that bound what is held."""
+    held: Rows = []
+    size, step = 0, STEP
+    while rows := fetch(min(step, FETCH - len(held))):
+        held.extend(map(tuple, rows))
+        width = sum(len(value) for row in rows for value in row if isinstance(value, str | bytes))
+        size += width
+        # As many more like these as there is room for; but the next ones may be wider.
+        step = max(1, min(2 * step, (WIDE - size) * len(rows) // (width or 1)))
+        if len(held) == FETCH or size >= WIDE:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
 
 
 def first_line(error: Exception, text: str | None = None) -> str:

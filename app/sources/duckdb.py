@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 SCHEMES = ("duckdb",)
-# Rows of one batch.
-ROWS = 16384
+# Rows that are fetched at a time, and those that are handed on together; fewer if they hold many bytes.
+FETCH, ROWS, WIDE = 2048, 16384, 8 * 1024 * 1024
 # What it keeps in memory; beyond, it sorts and joins on the disk.
 MEMORY = "512MB"
 _CASTS = {"text": "VARCHAR", "bigint": "BIGINT", "boolean": "BOOLEAN", "date": "DATE"} | {
@@ -137,7 +137,7 @@ class DuckDbReading(Streamed):
 class _ArrowResult(Result):
     def __init__(self, found: DuckDBPyRelation, watched: Any) -> None:
         kinds = list(map(str, found.types))
-        self._reader = _written(found, kinds).to_arrow_reader(ROWS)
+        self._reader = _written(found, kinds).to_arrow_reader(FETCH)
         self._watched = watched
         self.fields = [_field(*pair) for pair in zip(self._reader.schema, kinds, strict=True)]
 
@@ -162,7 +162,7 @@ class _ArrowResult(Result):
         """As DuckDB typed them."""
         from app.sources import _far
 
-        for batch in self._record_batches():
+        for batch in _joined(self._record_batches()):
             divided = [_far.divided(column) for column in batch.columns]
             strays = {at: odd for at, (_, odd) in enumerate(divided) if odd is not None}
             yield Batch([column for column, _ in divided], batch.num_rows, strays)
@@ -183,6 +183,25 @@ def _written(found: DuckDBPyRelation, kinds: Sequence[str]) -> DuckDBPyRelation:
     cells = [f"CAST(#{at} AS VARCHAR)" if kind in _AS_TEXT else f"#{at}" for at, kind in enumerate(kinds, 1)]
     names = ['"' + name.replace('"', '""') + '"' for name in found.columns]
     return found.project(", ".join(f"{cell} AS {name}" for cell, name in zip(cells, names, strict=True)))
+
+
+def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    held: list[pa.RecordBatch] = []
+    for batch in chain.from_iterable(map(_pieces, batches)):
+        held.append(batch)
+        if sum(item.num_rows for item in held) >= ROWS or sum(item.nbytes for item in held) >= WIDE:
+            yield pa.concat_batches(held)
+            held = []
+    if held:
+        yield pa.concat_batches(held)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Wide rows are worked at a few at a time: what is made of them takes as much again, several times."""
+    rows = max(1, batch.num_rows * WIDE // max(batch.nbytes, WIDE))
+    return (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 
 
 def _field(field: pa.Field[Any], kind: str) -> Field:

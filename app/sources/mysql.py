@@ -20,7 +20,7 @@ from pymysql.cursors import SSCursor
 from app.errors import BadSettings, QueryFailed, SourceDown, WaybillError
 from app.sources import Source
 from app.sources._placeholders import is_list, rendered
-from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed, first_line
+from app.sources._streamed import Limit, Result, Rows, RowsResult, Streamed, fetched, first_line
 from app.sources._typed import Field, Kind
 
 log = logging.getLogger(__name__)
@@ -190,8 +190,7 @@ class MySqlReading(Streamed):
     def _blocks(self, cursor: SSCursor) -> Generator[Rows, None, None]:
         whole = False
         try:
-            while rows := list(cursor.fetchmany(FETCH)):
-                yield rows
+            yield from fetched(cursor.fetchmany)
             whole = True
         finally:
             if not whole:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Engine,
     NullPool,
     Numeric,
+    Row,
     String,
     TextClause,
     bindparam,
@@ -35,7 +36,7 @@ from sqlalchemy.types import BigInteger, TypeEngine
 from app.errors import BadSettings, QueryFailed, SourceDown, WaybillError
 from app.sources import LAST_RESORT, Source
 from app.sources._placeholders import is_list, rendered
-from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed, first_line
+from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed, fetched, first_line
 
 log = logging.getLogger(__name__)
 
@@ -139,13 +140,12 @@ class OtherReading(Streamed):
             return RowsResult(list(found.keys()), self._blocks(found))
 
     def _blocks(self, found: CursorResult[Any]) -> Generator[Rows, None, None]:
+        def fetch(count: int) -> Sequence[Row[Any]]:
+            with self._watched():
+                return found.fetchmany(count)
+
         try:
-            while True:
-                with self._watched():
-                    rows = [tuple(row) for row in found.fetchmany(FETCH)]
-                if not rows:
-                    return
-                yield rows
+            yield from fetched(fetch)
         finally:
             found.close()
 
