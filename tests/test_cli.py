@@ -11,12 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import timedelta
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from app import create_app, exports, leases
 from app.extensions import db
@@ -403,22 +402,6 @@ def test_tokens_are_listed_without_their_secrets_and_revoked(flask, app, client,
     )
     assert client.get("/api/v1/jobs", headers={"Authorization": f"Bearer {secret}"}).status_code == 401
     assert "revoked 20" in flask("tokens", "list", "member@example.org").output
-
-
-def test_a_token_with_an_end(flask, app, client, member):
-    secret = flask("tokens", "create", "member@example.org", "--days", "7").output.strip()
-    headers = {"Authorization": f"Bearer {secret}"}
-    assert client.get("/api/v1/jobs", headers=headers).status_code == 200
-    with app.app_context():
-        token = db.session.scalars(select(ApiToken)).one()
-        assert token.expires_at - token.created_at == timedelta(days=7)
-        assert f"  {token.expires_at:%Y-%m-%d}  good\n" in flask("tokens", "list").output
-        db.session.execute(update(ApiToken).values(expires_at=func.now()))
-        db.session.commit()
-    assert flask("tokens", "list").output.endswith("  expired\n")
-    assert client.get("/api/v1/jobs", headers=headers).status_code == 401
-    for days in ("0", "3651", "soon"):
-        assert flask("tokens", "create", "member@example.org", "--days", days).exit_code == 2
 
 
 def test_tokens_of_nobody(flask, app):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import click
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from app import accounts
 from app.cli import Group
@@ -13,7 +13,7 @@ from app.cli.people import person
 from app.cli.tables import table
 from app.errors import NotFound
 from app.extensions import db
-from app.models.token import ApiToken
+from app.models.token import MOST_DAYS, ApiToken
 
 group = Group("tokens", help="Make, list and revoke API tokens.")
 
@@ -21,12 +21,15 @@ group = Group("tokens", help="Make, list and revoke API tokens.")
 @group.command("create")
 @click.argument("email")
 @click.option("--name", default="command line", show_default=True, help="What the token is for.")
-def create(email: str, name: str) -> None:
+@click.option(
+    "--days", type=click.IntRange(1, MOST_DAYS), help="How long it is good; until revoked if left out."
+)
+def create(email: str, name: str, days: int | None) -> None:
     """Make an API token for EMAIL and print it.
 
     Nothing else is printed, and the token is not shown again.
     """
-    _, secret = ApiToken.create(person(email), name.strip()[:100] or "command line")
+    _, secret = ApiToken.create(person(email), name.strip()[:100] or "command line", days)
     db.session.commit()
     click.echo(secret)
 
@@ -38,6 +41,7 @@ def list_tokens(email: str | None) -> None:
     query = select(ApiToken).order_by(ApiToken.id)
     if email:
         query = query.where(ApiToken.user_id == accounts.find_user(email).id)
+    now = db.session.scalars(select(func.now())).one()
     rows = [
         (
             str(token.id),
@@ -46,11 +50,12 @@ def list_tokens(email: str | None) -> None:
             token.name,
             _day(token.created_at),
             _day(token.last_used_at) or "never",
-            f"revoked {_day(token.revoked_at)}" if token.revoked_at else "good",
+            _day(token.expires_at) or "never",
+            _state(token, now),
         )
         for token in db.session.scalars(query)
     ]
-    click.echo(table(("ID", "TOKEN", "USER", "NAME", "CREATED", "USED", "STATE"), rows))
+    click.echo(table(("ID", "TOKEN", "USER", "NAME", "CREATED", "USED", "EXPIRES", "STATE"), rows))
 
 
 @group.command("revoke")
@@ -63,6 +68,12 @@ def revoke(id: int) -> None:
     ApiToken.revoke(token.user, id)
     db.session.commit()
     click.echo(f"Token {id} ({token.hint}…) is revoked.")
+
+
+def _state(token: ApiToken, now: datetime) -> str:
+    if token.revoked_at:
+        return f"revoked {_day(token.revoked_at)}"
+    return "expired" if token.expires_at and token.expires_at <= now else "good"
 
 
 def _day(at: datetime | None) -> str:

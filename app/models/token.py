@@ -1,4 +1,4 @@
-"""API tokens: named, shown once, kept as a hash, revocable."""
+"""API tokens: named, shown once, kept as a hash, revocable; if wanted they expire."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import DateTime, ForeignKey, String, func, or_, select, update
+from sqlalchemy import ColumnElement, DateTime, ForeignKey, String, func, or_, select, update
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.extensions import db
@@ -16,6 +16,8 @@ from app.models.user import User
 PREFIX = "wb_"
 # How exact `last_used_at` is: a busy token does not write a row per request.
 USE_NOTED_EVERY = timedelta(minutes=1)
+# The longest that a token with an end may live, in days.
+MOST_DAYS = 3650
 
 
 class ApiToken(db.Model):  # type: ignore[misc, name-defined]
@@ -29,15 +31,22 @@ class ApiToken(db.Model):  # type: ignore[misc, name-defined]
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     last_used_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # None: good until it is revoked.
+    expires_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
     user: Mapped[User] = relationship()
 
     @classmethod
-    def create(cls, user: User, name: str) -> tuple[ApiToken, str]:
-        """A new token and its secret, which is known only now. The caller commits."""
+    def create(cls, user: User, name: str, days: int | None = None) -> tuple[ApiToken, str]:
+        """A new token and its secret, which is known only now. The caller commits.
+
+        It is good for `days`, up to MOST_DAYS; None: until it is revoked.
+        """
         secret = PREFIX + secrets.token_urlsafe(32)
         token = cls(user_id=user.id, name=name, hint=secret[:7], sha256=_digest(secret))
+        if days is not None:
+            token.expires_at = func.now() + timedelta(days=days)
         db.session.add(token)
         return token, secret
 
@@ -48,7 +57,7 @@ class ApiToken(db.Model):  # type: ignore[misc, name-defined]
         row = db.session.execute(
             select(cls, stale)
             .join(User, User.id == cls.user_id)
-            .where(cls.sha256 == _digest(secret), cls.revoked_at.is_(None), User.active)
+            .where(cls.sha256 == _digest(secret), *cls.good(), User.active)
         ).first()
         if row is None:
             return None
@@ -58,8 +67,28 @@ class ApiToken(db.Model):  # type: ignore[misc, name-defined]
         return found
 
     @classmethod
+    def good(cls) -> tuple[ColumnElement[bool], ...]:
+        """What is true of a token that lets somebody in, its owner being active."""
+        return (cls.revoked_at.is_(None), or_(cls.expires_at.is_(None), cls.expires_at > func.now()))
+
+    @classmethod
+    def expiry(cls, secret: str) -> datetime | None:
+        """When the token of this secret expired; None: it did not, or there is no such one."""
+        found: datetime | None = db.session.scalar(
+            select(cls.expires_at)
+            .join(User, User.id == cls.user_id)
+            .where(
+                cls.sha256 == _digest(secret),
+                cls.expires_at <= func.now(),
+                cls.revoked_at.is_(None),
+                User.active,
+            )
+        )
+        return found
+
+    @classmethod
     def of(cls, user: User) -> Sequence[ApiToken]:
-        """This person's live tokens, newest first."""
+        """This person's tokens but the revoked ones, newest first; some may have expired."""
         found: Sequence[ApiToken] = db.session.scalars(
             select(cls).where(cls.user_id == user.id, cls.revoked_at.is_(None)).order_by(cls.id.desc())
         ).all()
@@ -74,6 +103,13 @@ class ApiToken(db.Model):  # type: ignore[misc, name-defined]
         if token is not None and token.revoked_at is None:
             token.revoked_at = func.now()
         return token
+
+    @classmethod
+    def revoke_all(cls, user: User) -> int:
+        """Every token of this person is dead from now on; how many were good. The caller commits."""
+        good = func.coalesce(cls.expires_at > func.now(), True)
+        alive = update(cls).where(cls.user_id == user.id, cls.revoked_at.is_(None))
+        return sum(db.session.scalars(alive.values(revoked_at=func.now()).returning(good)))
 
 
 def _note_use(token_id: int) -> None:

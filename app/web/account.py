@@ -10,10 +10,11 @@ from flask_security import auth_required
 from werkzeug.wrappers import Response
 
 from app import zones
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, InvalidRequest, NotFound
 from app.extensions import db
+from app.jobs import database_now
 from app.models.session import SignIn
-from app.models.token import ApiToken
+from app.models.token import MOST_DAYS, ApiToken
 from app.models.user import User
 from app.settings import current
 from app.web.auth import sign_in_id
@@ -23,6 +24,8 @@ account = APIBlueprint("account", __name__, url_prefix="/account", enable_openap
 
 TOKENS_LIMIT = 50
 NAME_LIMIT = 100
+# How long a new token may be good, in days, as offered on the page.
+DAYS = (7, 30, 90, 365)
 # The largest number that a token can have.
 LARGEST = 2**31 - 1
 # The more special sign first: Edge says that it is Chrome, and Chrome that it is Safari.
@@ -81,17 +84,17 @@ def choose_time_zone() -> Response:
 @auth_required("session")
 def make_token() -> tuple[str, int]:
     """The answer itself shows the secret: it is kept nowhere, so no other page could."""
-    name = _one_line(request.form.get("name", ""))
+    name, days = _one_line(request.form.get("name", "")), _days(request.form.get("days", ""))
     if not name or len(name) > NAME_LIMIT:
         text = (
             f"Use {NAME_LIMIT} characters or fewer."
             if name
             else "Give the token a name that tells what uses it."
         )
-        return _page(name=name, error=text), 422
+        return _page(name=name, days=days, error=text), 422
     if len(ApiToken.of(me())) >= TOKENS_LIMIT:
         raise Conflict(f"You have {TOKENS_LIMIT} tokens. Revoke one that is not used any more.")
-    token, secret = ApiToken.create(me(), name)
+    token, secret = ApiToken.create(me(), name, days)
     db.session.commit()
     return _page(made=token, secret=secret), 201
 
@@ -116,7 +119,14 @@ def sign_out_others() -> Response:
     return redirect(url_for("account.show"), 303)
 
 
-def _page(*, made: ApiToken | None = None, secret: str = "", name: str = "", error: str = "") -> str:
+def _page(
+    *,
+    made: ApiToken | None = None,
+    secret: str = "",
+    name: str = "",
+    days: int | None = None,
+    error: str = "",
+) -> str:
     return render_template(
         "account/show.html",
         tokens=ApiToken.of(me()),
@@ -126,6 +136,9 @@ def _page(*, made: ApiToken | None = None, secret: str = "", name: str = "", err
         made=made,
         secret=secret,
         name=name,
+        days=days,
+        offered_days=DAYS,
+        now=database_now(),
         error=error,
         name_limit=NAME_LIMIT,
         zones=zones.by_area(),
@@ -146,6 +159,18 @@ def browser(user_agent: str) -> str:
     name = next((name for sign, name in BROWSERS if sign in user_agent), "A program")
     system = next((name for sign, name in SYSTEMS if sign in user_agent), "")
     return f"{name} on {system}" if system else name
+
+
+def _days(text: str) -> int | None:
+    """How long a token is to be good; None: until it is revoked."""
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_DAYS:
+        raise InvalidRequest(
+            f"A token expires after 1 to {MOST_DAYS} days, or never; {text[:20]!r} is neither. "
+            "No token was made."
+        )
+    return int(text)
 
 
 def _one_line(text: str) -> str:

@@ -7,7 +7,7 @@ it up and hold a session. Ours shows a button on GET, and only the POST behind i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -241,9 +241,17 @@ def _bearer(request: Request) -> str | None:
 
 
 def _refuse_bad_token() -> None:
-    """A token that is wrong or revoked is never taken for "nobody": a program must hear of it."""
-    if _serves_pages() and _bearer(request) is not None and not current_user.is_authenticated:
+    """A token that is wrong, over or revoked is never taken for "nobody": a program must hear of it."""
+    secret = _bearer(request)
+    if secret is None or not _serves_pages() or current_user.is_authenticated:
+        return
+    expired_at = ApiToken.expiry(secret)
+    if expired_at is None:
         raise Unauthorized("This API token is wrong or was revoked.")
+    raise Unauthorized(
+        f"This API token expired on {expired_at.astimezone(UTC):%Y-%m-%d at %H:%M} UTC. Make a new one on "
+        "the account's page, or have an operator make one, and give it to the program."
+    )
 
 
 def _identity() -> Identity | None:

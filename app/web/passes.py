@@ -86,7 +86,7 @@ def _sign_ins(conn: Connection, ids: set[UUID]) -> set[UUID]:
 
 
 def _tokens(conn: Connection, ids: set[int]) -> set[int]:
-    statement = select(ApiToken.id).where(_among(ApiToken.id, ids, Integer()), ApiToken.revoked_at.is_(None))
+    statement = select(ApiToken.id).where(_among(ApiToken.id, ids, Integer()), *ApiToken.good())
     return set(conn.scalars(statement)) if ids else set()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from app.extensions import db
 from app.models import ApiToken, User
@@ -45,6 +45,12 @@ def secret(app: APIFlask, member: Any) -> str:
 def token_of(app: APIFlask) -> ApiToken:
     with app.app_context():
         return db.session.scalars(select(ApiToken)).one()
+
+
+def expire(app: APIFlask, after: timedelta) -> None:
+    with app.app_context():
+        db.session.execute(update(ApiToken).values(expires_at=func.now() + after))
+        db.session.commit()
 
 
 def test_a_token_is_shown_once_and_kept_as_a_hash(
@@ -146,6 +152,58 @@ def test_a_revoked_token_is_refused_from_then_on(
     assert "revoked" in answer.get_json()["detail"]
     assert "is revoked" in client.get("/account").text
     assert "reconciler" not in client.get("/account").text
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/html"])
+def test_an_expired_token_is_refused_and_told_why(app: APIFlask, secret: str, accept: str) -> None:
+    program = app.test_client()
+    expire(app, timedelta(hours=1))
+    assert program.get(JOBS, headers=bearer(secret)).status_code == 200
+    expire(app, timedelta(hours=-1))
+    answer = program.get(JOBS, headers=bearer(secret) | {"Accept": accept})
+    assert answer.status_code == 401
+    assert answer.content_type == "application/problem+json"
+    assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
+    detail = answer.get_json()["detail"]
+    assert re.match(r"This API token expired on 20\d\d-\d\d-\d\d at \d\d:\d\d UTC\. Make a new one", detail)
+    with app.app_context():
+        db.session.execute(update(ApiToken).values(revoked_at=func.now()))
+        db.session.commit()
+    assert "revoked" in program.get(JOBS, headers=bearer(secret)).get_json()["detail"]
+
+
+def test_a_token_expires_when_asked_to(app: APIFlask, client: FlaskClient, auth: Any, member: Any) -> None:
+    auth.sign_in(member)
+    data = {"csrf_token": auth.csrf(client), "name": "for a month", "days": "30"}
+    answer = client.post("/account/tokens", data=data)
+    assert answer.status_code == 201
+    assert "It expires" in answer.text
+    kept = token_of(app)
+    assert kept.expires_at is not None
+    assert kept.expires_at - kept.created_at == timedelta(days=30)
+    page = client.get("/account").text
+    assert re.search(r"expires\s+<time[^>]*>in \d+ days", page)
+    expire(app, timedelta(hours=-1))
+    assert re.search(r"expired\s+<time[^>]*>1 hour ago", client.get("/account").text)
+
+
+def test_a_token_without_an_end_has_none(app: APIFlask, client: FlaskClient, auth: Any, member: Any) -> None:
+    auth.sign_in(member)
+    assert make(client, auth, "for good").status_code == 201
+    assert token_of(app).expires_at is None
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "3651", "soon", "1.5", "\N{ARABIC-INDIC DIGIT SEVEN}", "9" * 99])
+def test_an_end_that_is_none_makes_no_token(
+    app: APIFlask, client: FlaskClient, auth: Any, member: Any, days: str
+) -> None:
+    auth.sign_in(member)
+    data = {"csrf_token": auth.csrf(client), "name": "ledger", "days": days}
+    answer = client.post("/account/tokens", data=data)
+    assert answer.status_code == 400
+    assert "A token expires after 1 to 3650 days, or never" in answer.text
+    with app.app_context():
+        assert db.session.scalars(select(ApiToken)).all() == []
 
 
 def test_a_closed_accounts_token_is_refused(app: APIFlask, member: Any, secret: str) -> None:

@@ -407,11 +407,15 @@ def revoke(user: Any) -> None:
     db.session.execute(db.update(ApiToken).values(revoked_at=db.func.now()))
 
 
+def expire(user: Any) -> None:
+    db.session.execute(db.update(ApiToken).values(expires_at=db.func.now()))
+
+
 def deactivate(user: Any) -> None:
     db.session.execute(db.update(type(user)).where(type(user).id == user.id).values(active=False))
 
 
-@pytest.mark.parametrize("verb", [revoke, deactivate])
+@pytest.mark.parametrize("verb", [revoke, expire, deactivate])
 def test_a_stream_ends_with_what_let_it_in(
     web: Web, member: Any, secret: str, verb: Callable[[Any], None]
 ) -> None:
