@@ -64,7 +64,7 @@ job.addEventListener("waybill:progress", ({ detail: { done, total, unit } }) => 
   const speed = rate(done);
   if (speed === null) return;
   say(root, "data-rate", `${grouped(speed)} ${unit}/s`);
-  const left = total && speed > 0 ? (total - done) / speed : null;
+  const left = total && speed > 0 && !cancelling ? (total - done) / speed : null;
   say(root, "data-left", left === null ? "–" : left < 1 ? "almost done" : `about ${duration(left)}`);
 });
 

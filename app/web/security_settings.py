@@ -61,6 +61,10 @@ MAILS = {
 # Each with its look.
 WORDS = {
     "MSG_GENERIC_AUTHN_FAILED": ("The address or the password is wrong.", "error"),
+    "MSG_INVALID_REDIRECT": (
+        "You were not signed in: this address leads elsewhere afterwards. Open the start page instead.",
+        "error",
+    ),
     "MSG_PASSWORD_RESET_REQUEST": ("", "info"),
     "MSG_PASSWORD_RESET_NO_LOGIN": ("The new password is set. Sign in with it.", "success"),
     "MSG_PASSWORD_CHANGE": (

@@ -146,6 +146,14 @@ def test_bodies_that_are_no_request(api, data, kind, status):
     assert api.post("/imports", data=data, content_type=kind).status_code == status
 
 
+@pytest.mark.parametrize("name", ["dates", "decimal", "encoding", "delimiter", "zone", "member"])
+@pytest.mark.parametrize("value", [[], {}, ["iso"], {"iso": 1}, 1.5])
+def test_a_member_of_a_dialect_of_another_type_is_told_so(api, name, value):
+    given = {"importer": "members", "file": (BytesIO(FILE), "a.csv"), "dialect": json.dumps({name: value})}
+    answer = api.post("/imports", data=given)
+    assert f"dialect.{name}" in answer.json["errors"], answer.text
+
+
 def test_a_body_that_is_no_object_is_told_so(api):
     answer = api.post("/imports", data=b"[]", content_type="application/json")
     assert answer.json["errors"] == {"body": "Send a JSON object."}

@@ -83,6 +83,7 @@ def test_nobody_is_led_elsewhere_after_signing_in(
     answer = post(client, auth, "/sign-in", email=member.email, password=PASSWORD, next=wanted)
     assert "evil" not in urlsplit(answer.location or "").netloc
     assert not (answer.location or "/").startswith(("//", "/\\", "javascript"))
+    assert answer.location or "You were not signed in" in answer.text
     post(client.application.test_client(), auth, "/sign-in/link", email=member.email, next=wanted)
     post(client.application.test_client(), auth, "/reset-password", email=member.email, next=wanted)
 

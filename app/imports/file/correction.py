@@ -44,7 +44,7 @@ def _problem(name: str, value: Any) -> str | None:
     if name == "decimal":
         return None if value in (".", ",") else "Give . or , (a point or a comma)."
     if name == "dates":
-        return None if value in ORDERS else f"Give one of {', '.join(ORDERS)}."
+        return None if value in tuple(ORDERS) else f"Give one of {', '.join(ORDERS)}."
     if name == "nulls":
         texts = isinstance(value, (list, tuple)) and all(_is_text(v) and len(v) <= 100 for v in value)
         return None if texts and len(value) <= 20 else "Give at most 20 texts of up to 100 characters."
