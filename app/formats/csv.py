@@ -124,9 +124,14 @@ def _blocks(head: str, lines: Iterable[str]) -> Iterator[bytes]:
         block.append(line)
         size += len(line)
         if size >= BLOCK:
-            yield "".join(block).encode()
+            yield _bytes(block)
             block, size = [], 0
-    yield "".join(block).encode()
+    yield _bytes(block)
+
+
+def _bytes(lines: Iterable[str]) -> bytes:
+    # A lone half of a surrogate pair is no character, and UTF-8 has none for it: it becomes `?`.
+    return "".join(lines).encode(errors="replace")
 
 
 class RecordCounter(Counter):

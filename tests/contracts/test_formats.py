@@ -337,6 +337,13 @@ def test_rows_whose_types_disagree_are_all_there(name: str, dialect: str) -> Non
 
 
 @pytest.mark.parametrize(("name", "dialect"), WAYS)
+def test_half_a_character_stops_no_file(name: str, dialect: str) -> None:
+    """JSON can say it, and Python's texts hold it."""
+    content = by_rows(name, dialect, ["v", "one"], [("a\ud800b", 1), ("whole", 2)])
+    assert counted(name, content) == 2
+
+
+@pytest.mark.parametrize(("name", "dialect"), WAYS)
 def test_the_same_rows_make_the_same_bytes(
     query: Callable[..., Iterator[bytes]], name: str, dialect: str
 ) -> None:
