@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from textwrap import shorten
 from typing import Literal
 from uuid import UUID
 
@@ -26,6 +27,8 @@ LONG_WAIT, ENDLESS_WAIT = 300.0, 3600.0
 CLOCK_SILENCE, OVERDUE = 60.0, 60.0
 # Its slow passes may list a large storage.
 CLEANING_SILENCE = 3600.0
+# Of a reason, so many characters are told.
+LONGEST_REASON = 200
 
 # Every kind of finding, and the levels it may have; docs/operator.md tells of each.
 CODES: dict[str, Sequence[Level]] = {
@@ -108,7 +111,7 @@ def _queues(state: State) -> Iterator[Finding]:
 
 def _unattended(process: str, queues: Sequence[Queue]) -> Finding:
     names = f"queue{'' if len(queues) == 1 else 's'} {' and '.join(queue.name for queue in queues)}"
-    start = f"Start the process `{process}`" if process else "Start a worker with it among its --queues"
+    start = f"Start the process `{process}`" if process else "Start a worker with it among its `--queues`"
     longest = max(queue.longest_wait for queue in queues)
     if not any(queue.waiting for queue in queues):
         what = f"Nobody listens to the {names}; nothing waits there yet."
@@ -261,6 +264,6 @@ def _lost(workers: Sequence[WorkerState]) -> Iterator[Finding]:
 
 
 def _sentence(text: str) -> str:
-    """As the end of a sentence."""
-    text = " ".join(text.split()) or "no reason is known"
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+    """As the end of a sentence, and not too much of it."""
+    text = shorten(text, LONGEST_REASON, placeholder=" …") or "no reason is known"
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

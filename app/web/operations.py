@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from apiflask import APIBlueprint
 from flask import abort, render_template
 from flask_security import auth_required
+from markupsafe import Markup, escape
 
 from app import monitoring
 from app.models.job import STATUSES
@@ -32,6 +34,12 @@ def show() -> str:
         span=monitoring.span,
         ended=_ended(state),
     )
+
+
+@pages.app_template_filter("with_code")
+def with_code(text: str) -> Markup:
+    """What stands between backticks as code: names of processes, commands."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _ended(state: State) -> dict[str, int]:

@@ -159,7 +159,7 @@ def test_the_page_tells_what_is_wrong_and_what_to_do(troubled: None, auth: Any, 
     page = auth.client_of(admin).get("/operations").text
     what = "Nobody listens to the queue low: 3 jobs wait, the first for 12 minutes."
     assert page.index(what) < page.index("2 jobs failed within the last hour") < page.index("Queues")
-    assert "Start the process `bulk`" in page
+    assert "Start the process <code>bulk</code>" in page
     assert "All &lt;tasks&gt;" in page
     assert "<title>Something is wrong" in page
 
