@@ -25,8 +25,9 @@ function band() {
     drawn = found;
     const elapsed = Number(found.dataset.elapsed);
     began = performance.now() - elapsed * 1000;
-    // A job that has only just begun is measured from its beginning.
-    samples = elapsed < 3 ? [{ now: began, done: 0 }] : [{ now: performance.now(), done: Number(found.dataset.done) }];
+    // A job that has only just begun is measured from its beginning; one that joined another, from now on.
+    if ("joined" in found.dataset) samples = [];
+    else samples = elapsed < 3 ? [{ now: began, done: 0 }] : [{ now: performance.now(), done: Number(found.dataset.done) }];
   }
   return found;
 }

@@ -196,7 +196,9 @@ class View:
 
     @property
     def rate(self) -> float | None:
-        """Rows a second since it began."""
+        """Rows a second since it began; None where another job's progress is shown."""
+        if self.job.follows_id:
+            return None
         return self.job.progress_done / self.elapsed if self.elapsed >= 1 and self.job.progress_done else None
 
     @property

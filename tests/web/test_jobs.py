@@ -190,13 +190,19 @@ def test_no_list_reads_receipts(
     assert "JOIN" not in asked
 
 
+def test_nothing_is_promised_behind_an_empty_list(signed_in: FlaskClient) -> None:
+    assert "There are others" not in signed_in.get("/jobs?status=failed").text
+
+
 def test_the_list_is_filtered_by_state(signed_in: FlaskClient, job: Any) -> None:
     job("failed", title="Bad one")
     job("queued", title="Waiting one")
     page = signed_in.get("/jobs?status=failed").text
     assert "Bad one" in page
     assert "Waiting one" not in page
-    assert "No job is cancelled" in signed_in.get("/jobs?status=cancelled").text
+    none = signed_in.get("/jobs?status=cancelled").text
+    assert "No job is cancelled" in none
+    assert "There are others" in none
     assert signed_in.get("/jobs?status=odd").status_code == 400
 
 
@@ -278,6 +284,18 @@ def test_a_running_job_shows_its_progress(signed_in: FlaskClient, job: Any) -> N
     assert '<progress class="meter" aria-label="Progress" max="100" value="25">' in page
     assert 'http-equiv="refresh"' in page
     assert "Cancel" in words
+
+
+def test_who_joined_another_job_is_told_no_rate_of_its_own(signed_in: FlaskClient, job: Any) -> None:
+    """The other one's rows since this one was asked for would make a rate that nobody reaches."""
+    long_ago = datetime.now(UTC) - timedelta(minutes=1)
+    numbers = {"created_at": long_ago, "progress_done": 900, "progress_total": 3000}
+    leader = job("running", started_at=long_ago, **numbers)
+    follower = job("queued", follows_id=leader, sharing="joined", **numbers)
+    assert re.search(r"Rate \d+ rows/s", shown(signed_in.get(f"/jobs/{leader}").text))
+    page = signed_in.get(f"/jobs/{follower}").text
+    assert "Rate – Time left –" in shown(page)
+    assert "data-joined" in page
 
 
 def test_an_unknown_total_is_no_percent(signed_in: FlaskClient, job: Any) -> None:
