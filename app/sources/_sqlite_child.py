@@ -1,12 +1,14 @@
-"""A process of its own that reads SQLite and writes Arrow to standard output; see `sqlite`.
+"""A process of its own that reads SQLite and hands out Arrow; see `sqlite`.
 
 Apart, because SQLite's Arrow driver can't be interrupted, and because this process reads while the other one
 writes the file. It needs nothing of the app, so it starts quickly.
 
-Standard input is JSON: `{"uri", "sql", "values", "kinds", "exact", "seconds"}`, with `?1` where the first
-value goes. Kinds say what the columns held at first: `integer`, `real`, `text`, `blob`, `null`, or `any`,
-which is encoded as `encoded` says. Standard output is an Arrow stream; standard error ends with one line of
-JSON: `{"at": when it began, "end": END, "message": SQLite's own words}`. The ends:
+Standard input begins with a line of JSON: `{"uri", "sql", "values", "kinds", "exact", "seconds", "ring"}`,
+with `?1` where the first value goes. Kinds say what the columns held at first: `integer`, `real`, `text`,
+`blob`, `null`, or `any`, which is encoded as `encoded` says. Batches, each an Arrow stream, go to the slots
+of the `ring` (`_ring`): standard output tells which one and how many bytes, or holds a batch itself; standard
+input tells which slots are free again, a byte each. Standard error ends with one line of JSON:
+`{"at": when it began, "end": END, "message": SQLite's own words}`. The ends:
 
     whole   all rows were read
     stray   a value came that is not of its column's kind, and `exact` was false: all is to be read anew
@@ -18,10 +20,14 @@ If `exact`, a last column tells of such values: a JSON list of the row's values,
 from __future__ import annotations
 
 import json
+import mmap
+import os
+import select
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from struct import Struct
 from typing import Any
 
 # Where they are installed pyarrow loads them, which takes longer than all else; nothing here needs them.
@@ -32,6 +38,7 @@ import pyarrow as pa  # noqa: E402
 from adbc_driver_manager import AdbcConnection, AdbcStatement, Error  # noqa: E402
 
 ROWS = 16384
+HEAD = Struct("<qq")
 # A double has every whole number up to here.
 EXACT = 2**53
 TYPES = {
@@ -57,7 +64,7 @@ class Stray(Exception):
 
 def main() -> None:
     # By default an alarm ends the process, wherever it is.
-    asked = json.load(sys.stdin)
+    asked = json.loads(sys.stdin.buffer.readline())
     signal.alarm(asked["seconds"])
     told = {"at": time.time(), "end": "whole", "message": ""}
     try:
@@ -70,7 +77,15 @@ def main() -> None:
     print(json.dumps(told), file=sys.stderr)
 
 
-def _stream(uri: str, sql: str, values: list[Any], kinds: list[str], exact: bool, seconds: int) -> None:
+def _stream(
+    uri: str,
+    sql: str,
+    values: list[Any],
+    kinds: list[str],
+    exact: bool,
+    seconds: int,
+    ring: dict[str, int],
+) -> None:
     # Not by the driver's DB-API, whose import alone takes half a second.
     with (
         adbc_driver_sqlite.connect(uri) as database,
@@ -84,25 +99,51 @@ def _stream(uri: str, sql: str, values: list[Any], kinds: list[str], exact: bool
             statement.bind(pa.record_batch(columns, names=[f"v{at}" for at in range(len(values))]))
         found, _ = statement.execute_query()
         batches = pa.RecordBatchReader._import_from_c(found.address)
+        hand_out = Ring(**ring).put
         if exact:
-            _write(batches, _without_first(batches))
+            skip = 1  # the row of examples
+            for batch in batches:
+                hand_out(batch.slice(skip))
+                skip = 0
         else:
             _check_types(batches.schema, kinds)
-            _write(batches, (_checked(batch, kinds) for batch in batches))
+            for batch in batches:
+                hand_out(_checked(batch, kinds))
         batches.close()
 
 
-def _write(reader: Any, batches: Any) -> None:
-    with pa.PythonFile(sys.stdout.buffer, "w") as sink, pa.ipc.new_stream(sink, reader.schema) as stream:
-        for batch in batches:
-            stream.write_batch(batch)
+class Ring:
+    """This process's side of `_ring`, which it can't import: that would load numpy."""
+
+    def __init__(self, descriptor: int, slots: int, slot: int) -> None:
+        shared = memoryview(mmap.mmap(descriptor, slots * slot))
+        self._slots = [shared[at : at + slot] for at in range(0, slots * slot, slot)]
+        self._free = list(range(slots))
+
+    def put(self, batch: Any) -> None:
+        if select.select([sys.stdin], [], [], 0)[0]:
+            self._free.extend(os.read(sys.stdin.fileno(), len(self._slots)))
+        size = _laid_out(pa.MockOutputStream(), batch)
+        if self._free and size <= len(self._slots[0]):
+            slot = self._free.pop()
+            _laid_out(pa.FixedSizeBufferWriter(pa.py_buffer(self._slots[slot])), batch)
+            _say(slot, size)
+        else:
+            sink = pa.BufferOutputStream()
+            _say(-1, _laid_out(sink, batch))
+            sys.stdout.buffer.write(sink.getvalue())
+        sys.stdout.flush()
 
 
-def _without_first(batches: Any) -> Any:
-    skip = 1
-    for batch in batches:
-        yield batch.slice(skip)
-        skip = 0
+def _say(slot: int, size: int) -> None:
+    sys.stdout.buffer.write(HEAD.pack(slot, size))
+
+
+def _laid_out(sink: Any, batch: Any) -> int:
+    """The batch as a stream of its own; its size in bytes."""
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return int(sink.tell())
 
 
 def _quick(sql: str, kinds: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -24,18 +24,18 @@ from urllib.parse import quote
 from app.errors import QueryFailed, SourceDown
 from app.sources._file import FileSource, path_of
 from app.sources._placeholders import is_list, rendered
-from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed
+from app.sources._streamed import FETCH, Limit, Result, Rows, RowsResult, Streamed, fetched
 from app.sources._typed import Again, Batch, Field
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from app.sources._ring import Ring
+
 SCHEMES = ("sqlite",)
 CHILD = Path(__file__).with_name("_sqlite_child.py")
 # Only in a process of one thread SQLite's locks cost nothing: half of its time. numpy would start more.
 ALONE = {"OPENBLAS_NUM_THREADS": "1"}
-# Bytes on their way from the other process.
-PIPE = 1024 * 1024
 # Steps of SQLite's machine between two looks at the clock.
 STEPS = 100_000
 # A query whose first rows took longer, in seconds, is not asked a second time by the other process.
@@ -115,10 +115,12 @@ class SqliteReading(Streamed):
         self._limit.begin()
         began = time.monotonic()
         cursor = self._conn.execute(query, bound)
-        first = cursor.fetchmany(FETCH)
         names = [column[0] for column in cursor.description]
+        blocks = _blocks(cursor)
+        first = next(blocks, [])
+        # The other process counts the rows that it holds, not their bytes: wide ones stay here.
         quick = len(first) == FETCH and time.monotonic() - began < PATIENCE
-        result = RowsResult(names, _blocks(cursor, first))
+        result = RowsResult(names, _from(first, blocks))
         return _Apart(self, query, bound, first, result) if quick else result
 
     @contextmanager
@@ -139,9 +141,10 @@ class SqliteReading(Streamed):
         self, query: str, bound: Sequence[Any], kinds: Sequence[str], exact: bool
     ) -> Generator[pa.RecordBatch, None, None]:
         """Record batches from another process; with `exact` one column more, of strays."""
-        with self._spawned(query, bound, kinds, exact) as child:
-            assert child.stdout is not None
-            yield from _record_batches(child)
+        from app.sources._ring import Ring
+
+        with Ring() as ring, self._spawned(ring, query, bound, kinds, exact) as child:
+            yield from ring.batches(child)
             told = _told(child)
         if self._limit.over:
             raise self._limit.meaning()
@@ -158,32 +161,41 @@ class SqliteReading(Streamed):
 
     @contextmanager
     def _spawned(
-        self, query: str, bound: Sequence[Any], kinds: Sequence[str], exact: bool
+        self, ring: Ring, query: str, bound: Sequence[Any], kinds: Sequence[str], exact: bool
     ) -> Iterator[subprocess.Popen[bytes]]:
-        seconds = max(1, int(self._limit.left) + 1)
-        asked = {"uri": self._uri, "sql": query, "values": list(bound), "kinds": list(kinds)}
+        asked = {
+            "uri": self._uri,
+            "sql": query,
+            "values": list(bound),
+            "kinds": list(kinds),
+            "exact": exact,
+            "seconds": max(1, int(self._limit.left) + 1),
+            "ring": ring.described,
+        }
         child = subprocess.Popen(
             [sys.executable, "-P", str(CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            pipesize=PIPE,
+            pass_fds=[ring.descriptor],
             env=os.environ | ALONE,
         )
         self._child = child
         try:
             assert child.stdin is not None
             with self._limit.watched(child.kill):
-                with suppress(BrokenPipeError), child.stdin as stdin:
-                    stdin.write(json.dumps({**asked, "exact": exact, "seconds": seconds}).encode())
+                with suppress(BrokenPipeError):
+                    child.stdin.write(json.dumps(asked).encode() + b"\n")
+                    child.stdin.flush()
                 yield child
         finally:
             self._child = None
             child.kill()
             child.wait()
-            for pipe in (child.stdout, child.stderr):
-                if pipe is not None:
-                    pipe.close()
+            for pipe in (child.stdin, child.stdout, child.stderr):
+                with suppress(BrokenPipeError):  # it ended before it had read its question
+                    if pipe is not None:
+                        pipe.close()
 
 
 class _Apart(Result):
@@ -227,15 +239,6 @@ def _surprising(kind: str, values: Sequence[object]) -> bool:
     return not {type(value) for value in values if value is not None}.issubset(_HOLDS[kind])
 
 
-def _record_batches(child: subprocess.Popen[bytes]) -> Iterator[pa.RecordBatch]:
-    """Up to the stream's end, or where it broke off: the process's last words tell which it was."""
-    import pyarrow as pa
-
-    assert child.stdout is not None
-    with suppress(pa.ArrowInvalid, OSError), pa.ipc.open_stream(child.stdout) as stream:
-        yield from stream
-
-
 def _told(child: subprocess.Popen[bytes]) -> dict[str, Any]:
     """A process's last words."""
     assert child.stderr is not None
@@ -246,13 +249,15 @@ def _told(child: subprocess.Popen[bytes]) -> dict[str, Any]:
     return {}
 
 
-def _blocks(cursor: sqlite3.Cursor, first: Rows) -> Generator[Rows, None, None]:
-    try:
+def _blocks(cursor: sqlite3.Cursor) -> Generator[Rows, None, None]:
+    with closing(cursor):
+        yield from fetched(cursor.fetchmany)
+
+
+def _from(first: Rows, blocks: Generator[Rows, None, None]) -> Generator[Rows, None, None]:
+    with closing(blocks):
         yield first
-        while rows := cursor.fetchmany(FETCH):
-            yield rows
-    finally:
-        cursor.close()
+        yield from blocks
 
 
 def _composed(sql: str, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
