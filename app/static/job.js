@@ -53,8 +53,9 @@ function swap(html) {
 }
 
 function replace(old, fresh, status) {
-  // What runs is drawn by progress.js; drawing it again from here would make it jump.
-  const running = old.id === "job-band" && status === "running" && job.dataset.status === "running";
+  // What runs, here or in a job that this one joined, is drawn by progress.js; drawn again from here it would jump.
+  const joined = [old, fresh].every((part) => part.querySelector("[data-joined]"));
+  const running = old.id === "job-band" && status === job.dataset.status && (status === "running" || joined);
   if ((running && !fresh.querySelector("[data-cancelling]")) || shape(old) === shape(fresh)) return;
   const focused = old.contains(document.activeElement) ? key(document.activeElement) : null;
   const part = document.importNode(fresh, true);

@@ -38,7 +38,9 @@ function rate(done) {
   samples.push({ now, done });
   while (samples.length > 2 && now - samples[0].now > WINDOW) samples.shift();
   const seconds = (now - samples[0].now) / 1000;
-  return seconds >= 0.5 ? (done - samples[0].done) / seconds : null;
+  // Of a job that was joined in its course, the first words may be old.
+  const least = "joined" in drawn.dataset ? 3 : 0.5;
+  return seconds >= least ? (done - samples[0].done) / seconds : null;
 }
 
 function say(root, name, text) {
