@@ -45,6 +45,8 @@ BREATH = 0.05
 FAREWELL = 0.5
 # So many jobs in lists are remembered, so that they are told of changes only.
 REMEMBERED = 10_000
+# So many streams are woken in a row; then pages and new streams have a turn.
+WOKEN = 100
 
 
 class Stream:
@@ -306,7 +308,13 @@ class Hub:
         self._doubted_lists.update(self._lists)
 
     def _send(self, streams: Iterable[Stream], frame: Frame) -> None:
-        self._expel([stream for stream in streams if not stream.put(frame)])
+        slow = []
+        for number, stream in enumerate(streams, start=1):
+            if not stream.put(frame):
+                slow.append(stream)
+            if number % WOKEN == 0:
+                time.sleep(0)
+        self._expel(slow)
 
     def _expel(self, streams: Iterable[Stream]) -> None:
         for stream in list(streams):
