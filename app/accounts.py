@@ -64,30 +64,30 @@ def find_user(email: str) -> User:
     return user
 
 
-def close(user: User) -> None:
-    """Let this person in no more, by password, session or token. Committed; raises Conflict.
+def set_roles(user: User, roles: Iterable[str]) -> None:
+    """Give this person these roles and no others. Committed; raises InvalidRequest or Conflict."""
+    found = _roles(roles)
+    if ADMIN not in (role.name for role in found):
+        keep_an_administrator(user)
+    user.roles = found
+    db.session.commit()
 
-    Their queued jobs fail when they are started, and no more mails go to them. What they made stays.
+
+def keep_an_administrator(user: User) -> None:
+    """Raises Conflict if nobody else is an administrator who may sign in.
+
+    Until the caller commits, others who ask this wait: of two administrators not each unseats the other.
     """
-    # One after the other, so that of two administrators not each closes the other's account.
-    admins = select(User).where(User.active, User.roles.any(Role.name == ADMIN)).order_by(User.id)
-    others = [each for each in db.session.scalars(admins.with_for_update()) if each.id != user.id]
-    if user.active and user.is_admin and not others:
+    db.session.execute(select(Role.id).where(Role.name == ADMIN).with_for_update(key_share=True))
+    db.session.refresh(user)
+    if not (user.active and user.is_admin):
+        return
+    others = select(User.id).where(User.active, User.id != user.id, User.roles.any(Role.name == ADMIN))
+    if db.session.scalar(others.limit(1)) is None:
         db.session.rollback()
         raise Conflict(
-            f"{user.email} is the only administrator. Make another one first: "
-            "flask users create EMAIL --role admin"
+            f"{user.email} is the only administrator. Make another one first: flask users role EMAIL admin"
         )
-    user.active = False
-    # Sessions end for good: they do not come back with the account.
-    user.fs_uniquifier = uuid4().hex
-    db.session.commit()
-
-
-def reopen(user: User) -> None:
-    """Let this person in again; their tokens are good again, too. Committed."""
-    user.active = True
-    db.session.commit()
 
 
 def ensure_roles() -> None:

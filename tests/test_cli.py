@@ -423,41 +423,6 @@ def test_a_closed_account_gets_no_token(flask, app, member):
 # flask users
 
 
-def test_a_closed_account_lets_nobody_in_until_it_is_opened(flask, app, admin, member, auth, client):
-    secret = flask("tokens", "create", "member@example.org").output.strip()
-    asking = {"Authorization": f"Bearer {secret}"}
-    auth.sign_in(member)
-    assert client.get("/jobs").status_code == 200
-
-    closed = flask("users", "close", "Member@example.org")
-    assert closed.output.startswith("The account of member@example.org is closed.")
-    assert client.get("/jobs").status_code != 200
-    assert app.test_client().get("/api/v1/jobs", headers=asking).status_code == 401
-    assert "closed" in flask("exports", "create", "all_tasks", "--user", "member@example.org").stderr
-    states = [line.split() for line in flask("users", "list").output.splitlines()]
-    assert [(line[0], line[-1]) for line in states] == [
-        ("EMAIL", "STATE"),
-        ("admin@example.org", "open"),
-        ("member@example.org", "closed"),
-    ]
-
-    assert (
-        flask("users", "open", "member@example.org").output == "The account of member@example.org is open.\n"
-    )
-    assert client.get("/jobs").status_code != 200, "sessions stay ended"
-    assert app.test_client().get("/api/v1/jobs", headers=asking).status_code == 200
-
-
-def test_the_only_administrator_cannot_be_closed(flask, admin, person):
-    refused = flask("users", "close", "admin@example.org")
-    assert refused.exit_code == 1
-    assert "is the only administrator" in refused.stderr
-    person("second@example.org", "admin")
-    assert flask("users", "close", "admin@example.org").exit_code == 0
-    assert flask("users", "close", "second@example.org").exit_code == 1
-    assert "There is no account" in flask("users", "close", "nobody@example.org").stderr
-
-
 def test_an_account_with_a_password_from_standard_input_can_sign_in(flask, auth):
     made = flask("users", "create", "New@Example.org", "--password-stdin", input="a long enough password\n")
     assert made.exit_code == 0, made.output
