@@ -29,6 +29,7 @@ DEFAULTS = REQUIRED | {
     "SOURCES": "none",
     "TARGETS": "none",
 }
+METRIC = re.compile(r"\bwaybill_[a-z_]+")
 # Commands that Flask and its extensions bring along.
 FOREIGN = {"run", "shell", "routes", "db"}
 
@@ -170,6 +171,36 @@ def test_the_problem_shown_is_the_one_that_is_sent(app, client, member):
     answer = client.post("/api/v1/exports", json=body, headers={"Authorization": f"Bearer {secret}"})
     [shown] = blocks("docs/api.md", "json")
     assert json.loads(shown) == answer.json
+
+
+# What to watch.
+
+
+def told_metrics() -> set[str]:
+    lines = page("docs/operator.md").splitlines()
+    return {name for line in lines if line.startswith("| `waybill_") for name in METRIC.findall(line)}
+
+
+def test_every_metric_is_documented_and_exists(app):
+    from app import monitoring
+    from app.web.metrics import exposition
+
+    with app.app_context():
+        text = exposition(monitoring.look()).decode()
+    made = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    assert told_metrics() == made
+    used = {name for block in blocks("docs/operator.md", "yaml") for name in METRIC.findall(block)}
+    assert {"waybill_findings", "waybill_info"} <= used <= made
+
+
+def test_every_finding_is_documented_with_its_levels():
+    from app.monitoring import CODES
+
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", page("docs/operator.md"), re.MULTILINE)
+    told = {code: levels for code, levels in rows if code in CODES}
+    assert told.keys() == CODES.keys()
+    for code, levels in CODES.items():
+        assert set(re.findall("warning|critical", told[code])) == set(levels), code
 
 
 # What can be tried, is.

@@ -19,7 +19,7 @@ async function update() {
   } catch (error) {
     // The network is away; we ask again.
     if (!(error instanceof TypeError)) throw error;
-    document.title = "No connection · Operations";
+    document.title = "No connection · Operations · Waybill";
   }
   timer = setTimeout(update, EVERY);
 }
@@ -43,10 +43,10 @@ function replace(old, fresh) {
 
 // The server could not look, as without its database: its own words stand where the findings were.
 function say(fresh) {
-  const message = fresh.querySelector("main p")?.textContent.trim();
+  const message = fresh.querySelector(".lead-in")?.textContent.trim();
   const findings = document.getElementById("ops-findings");
   const told = findings.querySelector("[data-code=unanswered] p");
-  document.title = "No answer · Operations";
+  document.title = "No answer · Operations · Waybill";
   if (told?.textContent === message) return;
   const notice = document.createElement("div");
   notice.className = "notice notice-danger finding";

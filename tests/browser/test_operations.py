@@ -18,7 +18,8 @@ CONTRAST, UNNAMED = (HERE / "contrast.js").read_text(), (HERE / "unnamed.js").re
 
 JOB = """
 INSERT INTO jobs (id, kind, definition, title, owner_id, params, format, dialect, compression, queue, size,
-    status, attempt, progress_done, progress_unit, last_event, error_code, error_message, created_at, finished_at)
+    status, attempt, progress_done, progress_unit, last_event, error_code, error_message, created_at,
+    finished_at)
 SELECT %(id)s, 'export', %(definition)s, %(title)s, id, '{}', 'csv', 'machine', 'none', %(queue)s, 'small',
     %(status)s, 1, 0, 'rows', 0, %(code)s, %(message)s, now() - interval '12 minutes', %(finished)s
 FROM users WHERE email = %(email)s
@@ -70,9 +71,8 @@ def test_it_is_reached_by_the_navigation_and_says_that_all_is_well(admin: Page) 
     admin.get_by_role("navigation", name="Main").get_by_role("link", name="Operations").click()
     expect(admin.get_by_role("heading", name="Operations")).to_be_visible()
     # Another test may have killed a worker, which is told of for ten minutes, or made jobs fail for an hour.
-    findings = admin.locator(".finding")
-    expect(findings.first).to_be_visible()
-    assert admin.locator(".finding.notice-danger").count() == 0
+    expect(admin.locator(".finding").first).to_be_visible()
+    expect(admin.locator(".finding.notice-danger")).to_have_count(0)
     queues = admin.get_by_role("region", name="Queues")
     expect(queues.get_by_role("row")).to_have_count(4)
     expect(queues).to_contain_text("4 threads")
@@ -93,6 +93,19 @@ def test_it_keeps_itself_true_without_jumping(admin: Page, job: Callable[..., st
     database.execute("DELETE FROM jobs WHERE id = %s", [id])
     expect(finding).to_have_count(0)
     assert admin.evaluate("scrollY") > 0
+
+
+def test_it_says_when_the_database_does_not_answer(admin: Page, database: Any) -> None:
+    admin.goto("/operations")
+    with database.transaction():
+        # Nobody but monitoring reads it, and only the clock writes to it.
+        database.execute("LOCK TABLE clocks IN ACCESS EXCLUSIVE MODE")
+        finding = admin.locator("[data-code=unanswered]")
+        expect(finding).to_contain_text("The database does not answer just now.")
+        expect(admin).to_have_title("No answer · Operations · Waybill")
+        expect(admin.get_by_role("region", name="Queues")).to_contain_text("default")
+    expect(finding).to_have_count(0)
+    expect(admin.locator(".finding").first).to_be_visible()
 
 
 def test_it_leads_to_the_jobs(admin: Page, troubled: str) -> None:
