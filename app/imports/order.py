@@ -41,7 +41,9 @@ class Order:
         import_ = db.session.get_one(Import, job.import_id)
         importer = registry().get(job.definition)
         if not (job.owner.active and job.owner.may(importer.roles)):
-            raise NotAllowed(f"{job.owner.email} may no longer use {importer.title!r}. Nothing was changed.")
+            # What earlier attempts wrote is in.
+            changed = "Nothing more was" if job.attempt > 1 else "Nothing was"
+            raise NotAllowed(f"{job.owner.email} may no longer use {importer.title!r}. {changed} changed.")
         order = cls(
             *(import_.id, job.step or "", importer, import_.upload, Dialect.of(import_.dialect)),
             *(tuple(import_.header), import_.mapping, import_.mode),

@@ -13,7 +13,7 @@ from app import jobs, storage
 from app.extensions import db
 from app.importers import Column, Importer, Reference
 from app.imports.table import sift
-from app.models import Chunk, Import, Job
+from app.models import Chunk, Import, Job, User
 from tests.importing import Landing, Things, landed, text_of
 from tests.waiting import until
 
@@ -380,3 +380,16 @@ def test_connections_end_with_the_work(landing: Landing) -> None:
     )
     # The server takes a moment to notice.
     until(lambda: landing.rows(query) == [(0,)])
+
+
+def test_of_a_closed_account_nothing_more_is_imported(landing: Landing) -> None:
+    """Its imports stop where they are: what an earlier attempt wrote is in, and nobody is told otherwise."""
+    job_id = landing.ask(text_of(20))
+    db.session.execute(update(User).values(active=False))
+    db.session.commit()
+    job = landing.run(job_id)
+    assert job.status == "failed"
+    assert str(job.error_message).endswith("may no longer use 'Things'. Nothing was changed.")
+    job = landing.run(jobs.retry(job).id)
+    assert str(job.error_message).endswith("may no longer use 'Things'. Nothing more was changed.")
+    assert landing.rows() == []
