@@ -118,11 +118,63 @@ def test_the_account_needs_its_rights(conn):
         assert "this source's account lacks the right INSERT on the table inspection.parts" in found
         assert "this source's account lacks the right UPDATE on the table inspection.parts" in found
         assert any("may not create tables in a schema waybill" in message for message in found)
-        assert len(found) == 3
+        needed = "this source's account lacks the right DELETE on the table inspection.parts, which undoing"
+        assert any(message.startswith(needed) for message in found)
+        assert len(found) == 4
     finally:
         conn.execute("RESET ROLE")
         conn.execute("DROP OWNED BY fitting_reader")
         conn.execute("DROP ROLE fitting_reader")
+
+
+@pytest.fixture
+def writer(conn):
+    """What GRANTs give is all that the account at work may do."""
+    conn.execute("DROP ROLE IF EXISTS fitting_writer")
+    conn.execute("DROP SCHEMA IF EXISTS waybill_journal CASCADE")
+    conn.execute("CREATE ROLE fitting_writer; CREATE SCHEMA waybill_journal AUTHORIZATION fitting_writer")
+
+    def asked(*grants, **options):
+        conn.execute("RESET ROLE")
+        for grant in grants:
+            conn.execute(f"GRANT {grant} TO fitting_writer")
+        conn.execute("SET ROLE fitting_writer")
+        return findings(conn, **options)
+
+    yield asked
+    conn.execute("RESET ROLE")
+    conn.execute("DROP OWNED BY fitting_writer CASCADE; DROP ROLE fitting_writer")
+
+
+def test_every_right_around_the_table_is_asked_for(conn, writer):
+    """Numbers of new rows, values looked up, and rows of other tables that refer to what an undo deletes."""
+    conn.execute("""
+        ALTER TABLE inspection.parts ADD COLUMN row serial, ADD UNIQUE (id);
+        CREATE TABLE inspection.orders (id int, part bigint REFERENCES inspection.parts (id), note text);
+    """)
+    found = writer("USAGE ON SCHEMA inspection", "SELECT, INSERT, UPDATE, DELETE ON inspection.parts")
+    lacks = "this source's account lacks the right"
+    assert sorted(found) == [
+        f"column machine_id: {lacks} SELECT on the table inspection.machines, where values are looked up",
+        f"{lacks} SELECT on the table inspection.orders, which refers to inspection.parts: undoing an import "
+        "needs it",
+        f"{lacks} USAGE on the sequence inspection.parts_row_seq, which fills the column row",
+    ]
+    assert (
+        writer(
+            "USAGE ON SEQUENCE inspection.parts_row_seq",
+            "SELECT (id) ON inspection.machines",
+            "SELECT (part) ON inspection.orders",
+        )
+        == []
+    )
+
+
+def test_a_schema_that_may_not_be_looked_into(writer):
+    [found] = writer()
+    assert found.startswith(
+        "this source's account may not look at the table inspection.parts (permission denied"
+    )
 
 
 def test_a_problem_has_its_file_and_line(conn, tmp_path):
