@@ -13,14 +13,15 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 from apiflask import APIFlask
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from app import create_app, monitoring, sweep, uploads
+from app import delivery as deliveries
 from app.dev.child import free_port
 from app.dev.stack import read_procfile
 from app.extensions import db
 from app.imports import requests
-from app.models import Artifact, Clock, Delivery, Import, Job, Worker
+from app.models import Artifact, Clock, Delivery, Import, Job, User, Worker
 from app.models import job as transitions
 from app.models.clock import PROMPT, SLOW
 from app.monitoring import Finding, state
@@ -138,7 +139,8 @@ def test_a_worker_that_fell_silent_listens_to_nothing(well: None, make: Callable
     db.session.commit()
     findings = found()
     assert findings.keys() == {"queue_unattended", "worker_lost"}
-    assert findings["worker_lost"].what.startswith("The worker bulk was last seen 2 minutes ago")
+    what = "1 worker fell silent without signing off, the last one 2 minutes ago (bulk): "
+    assert findings["worker_lost"].what.startswith(what)
     db.session.execute(sa.update(Worker).where(Worker.id == "bulk").values(seen_at=ago(minutes=11)))
     db.session.commit()
     assert found().keys() == {"queue_unattended"}
@@ -175,6 +177,17 @@ def test_who_is_tried_again_waits_since_then(well: None, make: Callable[..., UUI
     with db.engine.begin() as conn:
         assert transitions.leave(conn, follower, leader)
     assert found() == {}
+
+
+def test_who_goes_on_after_a_pause_waits_since_then(
+    well: None, make: Callable[..., UUID], import_: UUID, demo: None
+) -> None:
+    step = {"kind": "import", "import_id": import_, "step": "apply", "queue": "high"}
+    job_id = make("queued", created_at=ago(hours=2), paused_at=ago(hours=1), **step)
+    requests.resume(db.session.get_one(Job, job_id))
+    assert found() == {}
+    [high] = [queue for queue in monitoring.look().queues if queue.name == "high"]
+    assert high.waiting == 1
 
 
 def test_what_waits_for_later_is_not_due(well: None, make: Callable[..., UUID]) -> None:
@@ -234,9 +247,11 @@ def test_cleaning_that_comes_to_no_end(well: None) -> None:
 
 def test_steps_of_the_sweep_that_fail(well: None) -> None:
     db.session.execute(sa.delete(Clock))
-    add(*clocks(prompt={"lost messages": "Redis is away"}, slow={"storage": "The bucket is gone."}))
+    slow = {"storage": "The bucket is gone.", "old log lines": "Redis is away"}
+    add(*clocks(prompt={"lost messages": "Redis is away"}, slow=slow))
     findings = found()
-    assert findings["sweep_failing"].what == "The clock fails at “lost messages”: Redis is away."
+    what = "The clock fails at “lost messages”, “old log lines”: Redis is away."
+    assert findings["sweep_failing"].what == what
     assert findings["storage_down"].level == "critical"
     assert findings["storage_down"].what.endswith("The bucket is gone.")
 
@@ -345,6 +360,18 @@ def test_a_mail_that_nobody_needs_any_more_is_nothing(well: None, make: Callable
     assert found() == {}
 
 
+def test_a_sender_notes_by_code_why_a_mail_is_given_up(
+    well: None, make: Callable[..., UUID], member: Any
+) -> None:
+    row = delivery(make("succeeded", finished_at=NOW))
+    db.session.execute(sa.update(User).where(User.id == member.id).values(active=False))
+    add(row)
+    deliveries.deliver(row.id)
+    code = db.session.scalar(sa.select(Delivery.error_code).where(Delivery.given_up_at.is_not(None)))
+    assert code == "pointless"
+    assert found() == {}
+
+
 # Imports, storage, Redis.
 
 
@@ -411,6 +438,15 @@ def test_a_database_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(OperationalError) as raised:
             monitoring.look()
     assert monitoring.away(raised.value).what == "The database takes more than 1 seconds to answer."
+
+
+def test_a_database_that_was_not_migrated(environ: dict[str, str], services: Any) -> None:
+    url = services.database("not_migrated")
+    with create_app(environ | {"DATABASE_URL": url}).app_context():
+        with pytest.raises(ProgrammingError) as raised:
+            monitoring.look()
+        db.engine.dispose()
+    assert monitoring.away(raised.value).do == "Migrate it: `flask db upgrade`."
 
 
 def test_it_needs_no_connection_of_the_pool(app: APIFlask) -> None:

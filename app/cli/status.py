@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 from flask.cli import with_appcontext
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from app import monitoring
 from app.cli.tables import table
@@ -32,7 +32,7 @@ def status(context: click.Context, as_json: bool) -> None:
     try:
         state = monitoring.look()
         found = monitoring.findings(state)
-    except OperationalError as error:
+    except (OperationalError, ProgrammingError) as error:
         found = [monitoring.away(error)]
     click.echo(json.dumps(_known(state, found), default=str) if as_json else "\n".join(_told(state, found)))
     context.exit(1 if monitoring.level(found) == "critical" else 0)

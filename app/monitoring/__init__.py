@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from psycopg.errors import QueryCanceled
+from psycopg.errors import QueryCanceled, UndefinedColumn, UndefinedTable
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from app import settings
 from app.monitoring import state
@@ -20,7 +20,8 @@ REDIS_PATIENCE = 1.0
 
 
 def look() -> State:
-    """The state of now. Raises SQLAlchemy's OperationalError if the database does not answer in seconds."""
+    """The state of now. Raises SQLAlchemy's OperationalError if the database does not answer in seconds,
+    and ProgrammingError if it was not migrated."""
     with state.asking() as ask:
         listening = state.workers(ask)
         return State(
@@ -38,9 +39,12 @@ def look() -> State:
         )
 
 
-def away(error: OperationalError) -> Finding:
+def away(error: DBAPIError) -> Finding:
     """What `look` raised, as a finding."""
-    if isinstance(error.orig, QueryCanceled):
+    if isinstance(error.orig, UndefinedTable | UndefinedColumn):
+        what = "The database lacks tables or columns that this version needs."
+        do = "Migrate it: `flask db upgrade`."
+    elif isinstance(error.orig, QueryCanceled):
         what = f"The database takes more than {state.PATIENCE:.0f} seconds to answer."
         do = "Look in pg_stat_activity what it is busy with, and whether its disk is full."
     else:

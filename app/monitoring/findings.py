@@ -171,17 +171,16 @@ def _clock(state: State) -> Iterator[Finding]:
             what,
             "See that the storage answers, and restart the process `clock`.",
         )
-    for step, why in clock.failing.items():
-        if step == STORAGE:
-            do = (
-                "See that the storage answers and has room, and check STORAGE_URL and the rights of its keys."
-            )
-            yield Finding(
-                "storage_down", "critical", f"The storage can't be written to: {_sentence(why)}", do
-            )
-        else:
-            do = "Mend what it names; it tries again by itself. The log of the process `clock` tells more."
-            yield Finding("sweep_failing", "warning", f"The clock fails at “{step}”: {_sentence(why)}", do)
+    failing = dict(clock.failing)
+    if why := failing.pop(STORAGE, None):
+        do = "See that the storage answers and has room, and check STORAGE_URL and the rights of its keys."
+        yield Finding("storage_down", "critical", f"The storage can't be written to: {_sentence(why)}", do)
+    if failing:
+        # One finding: what is away stands in the way of many steps.
+        steps = _listed([f"“{step}”" for step in failing])
+        do = "Mend what it names; it tries again by itself. The log of the process `clock` tells more."
+        what = f"The clock fails at {steps}: {_sentence(next(iter(failing.values())))}"
+        yield Finding("sweep_failing", "warning", what, do)
 
 
 def _overdue(state: State) -> Iterator[Finding]:
@@ -214,9 +213,8 @@ def _failing(state: State) -> Iterator[Finding]:
 def _failing_for(code: str, group: list[Failures]) -> Finding:
     last = max(group, key=lambda one: one.last_at)
     jobs = sum(one.recent for one in group)
-    titles = list(dict.fromkeys(one.title for one in group))
-    more = f" and {len(titles) - 3} more" if len(titles) > 3 else ""
-    what = f"{counted(jobs, 'job')} failed within the last hour for {code} ({', '.join(titles[:3])}{more}). "
+    titles = _listed(list(dict.fromkeys(one.title for one in group)))
+    what = f"{counted(jobs, 'job')} failed within the last hour for {code} ({titles}). "
     return Finding(
         "jobs_failing",
         "warning",
@@ -253,14 +251,19 @@ def _stopped(state: State) -> Iterator[Finding]:
 
 
 def _lost(workers: Sequence[WorkerState]) -> Iterator[Finding]:
-    for worker in workers:
-        if worker.silent:
-            what = (
-                f"The worker {worker.id} was last seen {span(worker.silent_for)} ago and never signed off: "
-            )
-            what += "it was killed, hangs, or is cut off from the database. Its jobs go on elsewhere."
-            do = "Look into its log, and the system's for “out of memory”. This is told for ten minutes."
-            yield Finding("worker_lost", "warning", what, do)
+    silent = [worker for worker in workers if worker.silent]
+    if silent:
+        last, names = min(worker.silent_for for worker in silent), _listed([worker.id for worker in silent])
+        what = f"{counted(len(silent), 'worker')} fell silent without signing off, the last one {span(last)} "
+        what += f"ago ({names}): killed, hanging, or cut off from the database."
+        do = "Look into the worker's log, and the system's for “out of memory”. Its jobs go on elsewhere."
+        yield Finding("worker_lost", "warning", what, do)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first three."""
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _sentence(text: str) -> str:

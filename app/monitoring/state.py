@@ -45,6 +45,14 @@ from app.models.worker import Worker
 
 # Seconds: to reach the database, and for all answers together.
 CONNECTING, PATIENCE = 3, 5.0
+# A host that is gone is noticed when it is silent for about as long.
+CONNECTED = {
+    "connect_timeout": CONNECTING,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": round(PATIENCE * 1000),
+}
 # What is finished is told of for so long, and what is going wrong now is that of the last hour.
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 # A worker that was not seen for so long is silent (three of its beats), and after this long forgotten.
@@ -226,7 +234,7 @@ def _engine() -> Engine:
             settings.current().database_url,
             poolclass=NullPool,
             isolation_level="REPEATABLE READ",
-            connect_args={"connect_timeout": CONNECTING, "application_name": "waybill monitoring"},
+            connect_args=CONNECTED | {"application_name": "waybill monitoring"},
         )
     found: Engine = extensions["waybill.monitoring"]
     return found
