@@ -36,4 +36,4 @@ lock: $(INSTALLED)
 	@$(LOCK) $(or $(ARGS),--upgrade) --output-file requirements-dev.txt requirements-dev.in
 
 $(INSTALLED): requirements.txt requirements-dev.txt
-	@$(PYTHON) -I app/dev/install.py
+	@$(PYTHON) -I app/dev/install.py $(or $(MAKECMDGOALS),run)

@@ -1,9 +1,13 @@
 """Makes `.venv` and installs the locked requirements; `make` runs it when they changed.
 
 Runs before anything is installed, so it needs nothing but Python's own library:
-`python3 -I app/dev/install.py`.
+`python3 -I app/dev/install.py`, and behind it what `make` is asked for.
 """
 
+from __future__ import annotations
+
+import os
+import socket
 import subprocess
 import sys
 import venv
@@ -24,9 +28,33 @@ def main() -> None:
             f"Waybill needs Python 3.11 or newer, but {sys.executable} is {found}. "
             "Name another one: make run PYTHON=/path/to/python3.11"
         )
+    if "run" in sys.argv[1:]:
+        refuse_taken_port(os.environ.get("PORT") or "8000")
     make_venv()
     install()
     STAMP.touch()
+
+
+def refuse_taken_port(port: str) -> None:
+    """Nobody waits for an installation to hear of it. What is no port is told by `app.dev.run`."""
+    said = taken(int(port)) if port.isdecimal() and 0 < int(port) < 65536 else None
+    if said:
+        raise SystemExit(f"Waybill is not running. {said}")
+
+
+def taken(port: int) -> str | None:
+    """Why nothing of ours can listen at this port, and what to do; None: it is free."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            other = port + 1 if port < 65535 else 8000
+            return (
+                f"Port {port} is taken by another program ({error.strerror}). Stop that one, or choose "
+                f"another port: make run PORT={other}"
+            )
+    return None
 
 
 def make_venv() -> None:

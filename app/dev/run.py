@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -27,6 +26,7 @@ import psycopg
 from app.dev import demo, first
 from app.dev.child import Child, ChildFailed, Server
 from app.dev.embedded import Embedded
+from app.dev.install import taken
 from app.dev.mailbox import Mailbox
 from app.dev.stack import Stack, read_procfile, shell
 from app.dev.terminal import PROGRAM_COLOURS, LogWatch, Terminal
@@ -307,15 +307,9 @@ def only_one(var: Path) -> Iterator[None]:
 
 def refuse_taken_port(port: int) -> None:
     """Before anything is started, so that the message comes at once."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ChildFailed(
-                f"Port {port} is taken by another program ({error.strerror}). Stop that one, or choose "
-                f"another port: make run PORT={port + 1}"
-            ) from None
+    said = taken(port)
+    if said:
+        raise ChildFailed(said)
 
 
 def refuse_silent_database(config: Settings) -> None:

@@ -54,6 +54,28 @@ def test_the_procfile_keeps_clear_of_known_traps() -> None:
         assert "--threads ${WORKER_THREADS:-4}" in commands[name]
 
 
+def test_a_taken_port_is_told_before_anything_is_installed(tmp_path: Path) -> None:
+    """As `make run` does it where there is no .venv yet."""
+    script = tmp_path / "app/dev/install.py"
+    script.parent.mkdir(parents=True)
+    script.write_bytes((ROOT / "app/dev/install.py").read_bytes())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = subprocess.run(
+            [sys.executable, "-I", str(script), "run"],
+            env={**os.environ, "PORT": str(port)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert said.returncode == 1
+    assert said.stdout == ""
+    assert said.stderr.startswith(f"Waybill is not running. Port {port} is taken by another program")
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_a_taken_port_is_named_with_the_way_out() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
