@@ -77,6 +77,9 @@ def test_it_is_reached_by_the_navigation_and_says_that_all_is_well(admin: Page) 
     expect(queues.get_by_role("row")).to_have_count(4)
     expect(queues).to_contain_text("4 threads")
     expect(admin.get_by_role("region", name="Workers and clock")).to_contain_text("The clock's last pass")
+    metrics = admin.request.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain; version=")
+    assert 'waybill_queue_threads{queue="low"} 4.0' in metrics.text()
 
 
 def test_it_keeps_itself_true_without_jumping(admin: Page, job: Callable[..., str], database: Any) -> None:
