@@ -24,7 +24,7 @@ from app.imports import requests
 from app.models import Artifact, Clock, Delivery, Import, Job, User, Worker
 from app.models import job as transitions
 from app.models.clock import PROMPT, SLOW
-from app.monitoring import Finding, state
+from app.monitoring import Finding, queries
 from app.monitoring.findings import ADVICE, PROCESSES, span
 from app.sweep import cleaning
 from tests.waiting import until
@@ -432,7 +432,7 @@ def test_without_the_database(environ: dict[str, str]) -> None:
 
 
 def test_a_database_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "PATIENCE", 1.0)
+    monkeypatch.setattr(queries, "PATIENCE", 1.0)
     with db.engine.begin() as conn:
         conn.execute(sa.text("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(OperationalError) as raised:
@@ -451,7 +451,7 @@ def test_a_database_that_was_not_migrated(environ: dict[str, str], services: Any
 
 def test_it_needs_no_connection_of_the_pool(app: APIFlask) -> None:
     before = db.engine.pool.checkedout()  # type: ignore[attr-defined]
-    with state.asking():
+    with queries.asking():
         assert db.engine.pool.checkedout() == before  # type: ignore[attr-defined]
 
 

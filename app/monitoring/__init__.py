@@ -9,7 +9,7 @@ from redis.retry import Retry
 from sqlalchemy.exc import DBAPIError
 
 from app import settings
-from app.monitoring import state
+from app.monitoring import queries
 from app.monitoring.findings import CODES, LEVELS, PROCESSES, Finding, Level, findings, level, span
 from app.monitoring.state import State
 
@@ -22,20 +22,21 @@ REDIS_PATIENCE = 1.0
 def look() -> State:
     """The state of now. Raises SQLAlchemy's OperationalError if the database does not answer in seconds,
     and ProgrammingError if it was not migrated."""
-    with state.asking() as ask:
-        listening = state.workers(ask)
+    redis = _redis_answers()
+    with queries.asking() as ask:
+        listening = queries.workers(ask)
         return State(
             at=ask.now,
-            queues=state.queues(ask, tuple(PROCESSES), listening),
+            queues=queries.queues(ask, tuple(PROCESSES), listening),
             workers=listening,
-            overdue=state.overdue(ask),
-            ended=state.ended(ask),
-            failures=state.failures(ask),
-            mails=state.mails(ask),
-            stopped=state.stopped(ask),
-            kept=state.kept(ask),
-            clock=state.clock(ask),
-            redis=_redis_answers(),
+            overdue=queries.overdue(ask),
+            ended=queries.ended(ask),
+            failures=queries.failures(ask),
+            mails=queries.mails(ask),
+            stopped=queries.stopped(ask),
+            kept=queries.kept(ask),
+            clock=queries.clock(ask),
+            redis=redis,
         )
 
 
@@ -45,7 +46,7 @@ def away(error: DBAPIError) -> Finding:
         what = "The database lacks tables or columns that this version needs."
         do = "Migrate it: `flask db upgrade`."
     elif isinstance(error.orig, QueryCanceled):
-        what = f"The database takes more than {state.PATIENCE:.0f} seconds to answer."
+        what = f"The database takes more than {queries.PATIENCE:.0f} seconds to answer."
         do = "Look in pg_stat_activity what it is busy with, and whether its disk is full."
     else:
         said = next(iter(str(error.orig).splitlines()), "").strip().rstrip(".")
