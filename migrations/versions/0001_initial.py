@@ -57,16 +57,6 @@ def upgrade():
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )
     op.create_table(
-        "clocks",
-        sa.Column("id", sa.String(length=100), nullable=False),
-        sa.Column("passes", sa.String(length=10), nullable=False),
-        sa.Column(
-            "seen_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
-        ),
-        sa.Column("failing", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False),
-        sa.PrimaryKeyConstraint("id", "passes", name=op.f("pk_clocks")),
-    )
-    op.create_table(
         "api_tokens",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("user_id", sa.Integer(), nullable=False),
@@ -75,7 +65,6 @@ def upgrade():
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name=op.f("fk_api_tokens_user_id_users"), ondelete="CASCADE"
@@ -240,7 +229,6 @@ def upgrade():
     )
     op.create_index("ix_jobs_created", "jobs", ["created_at", "id"], unique=False)
     op.create_index("ix_jobs_definition", "jobs", ["kind", "definition", "created_at"], unique=False)
-    op.create_index("ix_jobs_finished", "jobs", ["finished_at"], unique=False)
     op.create_index(
         "ix_jobs_import",
         "jobs",
@@ -366,7 +354,6 @@ def upgrade():
         sa.Column("dispatched_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("given_up_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("error_code", sa.String(length=50), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(
             ["job_id"], ["jobs.id"], name=op.f("fk_deliveries_job_id_jobs"), ondelete="CASCADE"
@@ -380,13 +367,6 @@ def upgrade():
         ["next_attempt_at"],
         unique=False,
         postgresql_where="sent_at IS NULL AND given_up_at IS NULL",
-    )
-    op.create_index(
-        "ix_deliveries_given_up",
-        "deliveries",
-        ["given_up_at"],
-        unique=False,
-        postgresql_where="given_up_at IS NOT NULL",
     )
     op.create_index("uq_deliveries_job", "deliveries", ["job_id", "name", "attempt"], unique=True)
     op.create_table(
@@ -438,7 +418,6 @@ def upgrade():
         sa.Column("snapshot", sa.String(length=100), nullable=False),
         sa.Column("snapshot_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("key", sa.String(length=300), nullable=True),
-        sa.Column("start", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("rows", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("crc32", sa.BigInteger(), nullable=True),
@@ -484,9 +463,6 @@ def downgrade():
     op.drop_table("events")
     op.drop_index("uq_deliveries_job", table_name="deliveries")
     op.drop_index(
-        "ix_deliveries_given_up", table_name="deliveries", postgresql_where="given_up_at IS NOT NULL"
-    )
-    op.drop_index(
         "ix_deliveries_due",
         table_name="deliveries",
         postgresql_where="sent_at IS NULL AND given_up_at IS NULL",
@@ -507,7 +483,6 @@ def downgrade():
     op.drop_index("ix_jobs_sameness", table_name="jobs")
     op.drop_index("ix_jobs_import", table_name="jobs", postgresql_where="import_id IS NOT NULL")
     op.drop_index("ix_jobs_follows", table_name="jobs", postgresql_where="follows_id IS NOT NULL")
-    op.drop_index("ix_jobs_finished", table_name="jobs")
     op.drop_index("ix_jobs_definition", table_name="jobs")
     op.drop_index("ix_jobs_created", table_name="jobs")
     op.drop_table("jobs")
@@ -521,7 +496,6 @@ def downgrade():
     op.drop_table("column_choices")
     op.drop_index(op.f("ix_api_tokens_user_id"), table_name="api_tokens")
     op.drop_table("api_tokens")
-    op.drop_table("clocks")
     op.drop_table("workers")
     op.drop_table("users")
     op.drop_table("roles")
