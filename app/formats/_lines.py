@@ -22,9 +22,8 @@ LARGE, SMALL = 1e10, 1e-4
 
 def lines(batch: Batch) -> bytes:
     """The batch's rows, each ended by a line feed."""
-    columns = [_cells(column, batch.strays.get(at)) for at, column in enumerate(batch.columns)]
-    joined = _joined(columns, ",")
-    return _bytes(_joined([joined, pa.scalar("")], "\n"))
+    *columns, last = [_cells(column, batch.strays.get(at)) for at, column in enumerate(batch.columns)]
+    return _bytes(_joined([*columns, _joined([last, pa.scalar("")], "\n")], ","))
 
 
 def _joined(columns: Sequence[Any], separator: str) -> pa.Array[Any]:
