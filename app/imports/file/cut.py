@@ -89,8 +89,9 @@ class _Text:
             self._held = b"".join(blocks)
         return self._held
 
-    def take(self, size: int) -> bytes:
-        taken, self._held = self._held[:size], self._held[size:]
+    def take(self, size: int) -> memoryview:
+        """The next bytes, not copied."""
+        taken, self._held = memoryview(self._held)[:size], self._held[size:]
         return taken
 
 
@@ -105,8 +106,8 @@ def _pass_head(text: _Text, dialect: Dialect) -> bytes:
     return head + (_next(text, dialect, 1) if dialect.header else b"")
 
 
-def _next(text: _Text, dialect: Dialect, size: int) -> bytes:
-    """Take the records that end at or behind `size` bytes from here; b"" when the text is over."""
+def _next(text: _Text, dialect: Dialect, size: int) -> memoryview:
+    """Take the records that end at or behind `size` bytes from here; none when the text is over."""
     reach = size + MARGIN
     while True:
         ahead = text.ahead(reach)

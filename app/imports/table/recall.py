@@ -1,7 +1,8 @@
 """Whether keys were met before: surely not, or perhaps. Pure, and of a fixed size in memory.
 
-A Bloom filter, filled and asked for a whole chunk at once. Among ten million keys one in 2,500 new ones is
-taken for an old one; whoever must know looks these few up.
+A Bloom filter of which each key concerns one word, so that it waits for the memory once; filled and asked for
+a whole chunk at once. Among ten million keys one in 1,500 new ones is taken for an old one; whoever must know
+looks these few up.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-# 32 MiB; each key sets so many of these bits.
-BITS, MARKS = 28, 4
+# 32 MiB as words of 64 bits, so many as this power of two; each key sets so many bits of its word.
+WORDS, MARKS = 22, 6
 # Rows whose bytes are multiplied at once, so that long keys take little memory; and places in a text that
 # are told apart.
 ROWS, PLACES = 4096, 1024
@@ -29,7 +30,7 @@ def can_tell(type: Any) -> bool:
 
 class Recall:
     def __init__(self) -> None:
-        self._bits = np.zeros(1 << BITS - 3, np.uint8)
+        self._words = np.zeros(1 << WORDS, np.uint64)
         chance = np.random.default_rng(20_261)
         self._factors = chance.integers(0, 1 << 64, PLACES, np.uint64, endpoint=False) | np.uint64(1)
 
@@ -38,16 +39,16 @@ class Recall:
         hashes = np.zeros(len(columns[0]), np.uint64)
         for column in columns:
             hashes = _mixed(hashes * np.uint64(31) + self._hashed(column))
-        step = (hashes >> np.uint64(32)) | np.uint64(1)
-        before = np.ones(len(hashes), np.bool_)
+        place = (hashes >> np.uint64(64 - WORDS)).astype(np.intp)
+        marks = np.zeros(len(hashes), np.uint64)
         for number in range(MARKS):
-            bit = (hashes + np.uint64(number) * step) & np.uint64((1 << BITS) - 1)
-            place, mask = (
-                (bit >> np.uint64(3)).astype(np.intp),
-                np.uint8(1) << (bit & np.uint64(7)).astype(np.uint8),
-            )
-            before &= (self._bits[place] & mask) != 0
-            np.bitwise_or.at(self._bits, place, mask)
+            marks |= np.uint64(1) << ((hashes >> np.uint64(6 * number)) & np.uint64(63))
+        before: Flags = (self._words[place] & marks) == marks
+        while len(place):
+            # Of several for one word only the last one is written: the others once more.
+            self._words[place] |= marks
+            missing = (self._words[place] & marks) != marks
+            place, marks = place[missing], marks[missing]
         return before
 
     def _hashed(self, column: Any) -> Hashes:
