@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from actors import delivery, exports, imports
 from actors.doorbell import Consumer, Doorbell
-from app import dispatch, lanes, leases
+from app import dispatch, lanes, leases, memory
 from app.extensions import db
 from app.models.worker import Worker
 from app.settings import Settings
@@ -40,7 +40,7 @@ REPEATED_SIGNALS = 3.0
 def init_app(app: Flask, config: Settings) -> None:
     """Make the app's broker and declare its actors and queues."""
     # With a URL the client does no hidden retries, so no message is enqueued twice behind our back.
-    middleware = [AppContext(app), Shutdown(), Presence(app), Lookout(app)]
+    middleware = [AppContext(app), Frugality(), Shutdown(), Presence(app), Lookout(app)]
     broker = Broker(url=config.redis_url, middleware=middleware)
     dramatiq.set_broker(broker)
     for queue in QUEUES:
@@ -93,6 +93,20 @@ class AppContext(Middleware):
         self.local.context.pop()
 
     after_skip_message = after_process_message
+
+
+class Frugality(Middleware):
+    """The memory that a job's blocks took goes back to the system."""
+
+    def after_process_message(
+        self,
+        broker: dramatiq.Broker,
+        message: Any,
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        memory.give_back()
 
 
 class Shutdown(Middleware):

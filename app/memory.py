@@ -1,22 +1,32 @@
-"""How the C library keeps the memory of blocks that were used."""
+"""How the C library keeps the memory of blocks that were used.
+
+glibc's own thresholds move with what was freed last: then each block is asked of the system anew, page by
+page, which takes longer than filling it. Other C libraries have no such settings, and nothing is done there.
+"""
 
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 # glibc's names for what `mallopt` sets.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-# Larger than any block on its way through an export, smaller than the buffers of an upload; in bytes.
-LARGE = 4 * 1024 * 1024
+# Larger than any block on its way through an export or an import, in bytes. glibc takes 32 MiB at most.
+LARGE = 24 * 1024 * 1024
 
 
 def tune() -> None:
-    """Blocks find their memory at hand; what is larger goes back to the system when it is done with.
-
-    glibc's own thresholds move with what was freed last: then each block is asked of the system anew, page by
-    page, and each thread that ever held a large buffer keeps it. Other C libraries have no such setting.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    """While a job is at work, its blocks find their memory at hand."""
+    if mallopt := _of_glibc("mallopt"):
         mallopt(M_MMAP_THRESHOLD, LARGE)
         mallopt(M_TRIM_THRESHOLD, LARGE)
+
+
+def give_back() -> None:
+    """Between jobs: what no block needs goes back to the system, of all threads."""
+    if malloc_trim := _of_glibc("malloc_trim"):
+        malloc_trim(0)
+
+
+def _of_glibc(name: str) -> Any:
+    return getattr(ctypes.CDLL(None), name, None)
