@@ -40,7 +40,7 @@ REPEATED_SIGNALS = 3.0
 def init_app(app: Flask, config: Settings) -> None:
     """Make the app's broker and declare its actors and queues."""
     # With a URL the client does no hidden retries, so no message is enqueued twice behind our back.
-    middleware = [AppContext(app), Frugality(), Shutdown(), Presence(app), Lookout(app)]
+    middleware = [AppContext(app), Shutdown(), Presence(app), Lookout(app)]
     broker = Broker(url=config.redis_url, middleware=middleware)
     dramatiq.set_broker(broker)
     for queue in QUEUES:
@@ -72,7 +72,7 @@ class Broker(RedisBroker):
 
 
 class AppContext(Middleware):
-    """Every message is processed inside an app context of its own."""
+    """Every message is processed in an app context of its own; the memory that it took is given back."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -91,22 +91,9 @@ class AppContext(Middleware):
         exception: BaseException | None = None,
     ) -> None:
         self.local.context.pop()
+        memory.give_back()
 
     after_skip_message = after_process_message
-
-
-class Frugality(Middleware):
-    """The memory that a job's blocks took goes back to the system."""
-
-    def after_process_message(
-        self,
-        broker: dramatiq.Broker,
-        message: Any,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
-    ) -> None:
-        memory.give_back()
 
 
 class Shutdown(Middleware):
