@@ -10,7 +10,7 @@ import ctypes
 from typing import Any
 
 # glibc's names for what `mallopt` sets.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 # Larger than any block on its way through an export or an import, in bytes. glibc takes 32 MiB at most.
 LARGE = 24 * 1024 * 1024
 
@@ -18,6 +18,8 @@ LARGE = 24 * 1024 * 1024
 def tune() -> None:
     """While a job is at work, its blocks find their memory at hand."""
     if mallopt := _of_glibc("mallopt"):
+        # One store for all threads: what one of them lets go the next one takes, and all can be given back.
+        mallopt(M_ARENA_MAX, 1)
         mallopt(M_MMAP_THRESHOLD, LARGE)
         mallopt(M_TRIM_THRESHOLD, LARGE)
 
