@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from app.sources import open_source
-from app.sources._ring import SLOT, SLOTS
+from app.sources._ring import HEAD, SLOT, SLOTS, Ring
 from app.sources._typed import Batch
 
 # What the other process reads into one batch.
@@ -52,6 +55,25 @@ def test_a_batch_larger_than_a_slot(path: Path) -> None:
     assert max(sum(column.nbytes for column in batch.columns) for batch in kept) > SLOT
     texts = [text for batch in kept for text in batch.columns[1].to_pylist()]
     assert texts == ["x" * large + str(i) for i in range(1, 40001)]
+
+
+def test_a_process_that_dies_within_a_batch() -> None:
+    """What it had finished is there, and nothing else; the caller asks for its last words."""
+    batch = pa.record_batch([pa.array(range(1000))], names=["i"])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    whole = sink.getvalue().to_pybytes()
+    said = HEAD.pack(-1, len(whole)) + whole
+    for cut in (0, 7, HEAD.size, HEAD.size + 3, HEAD.size + len(whole) // 2, len(said) - 1):
+        code = "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read())"
+        pipe = subprocess.PIPE
+        with Ring() as ring, subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as child:
+            assert child.stdin is not None
+            child.stdin.write(said + said[:cut])
+            child.stdin.close()
+            # No batch lay in a slot, so none is handed back.
+            assert [found.num_rows for found in ring.batches(child)] == [1000]
 
 
 def _batches(path: Path, query: str) -> list[Batch]:

@@ -46,9 +46,9 @@ class Ring:
         self._file.close()
 
     def batches(self, child: subprocess.Popen[bytes]) -> Iterator[pa.RecordBatch]:
-        """What the process puts there, until it ends or breaks off."""
+        """What the process puts there, until it ends; a batch that it did not finish is none."""
         while (laid := self._next(child)) is not None:
-            with suppress(pa.ArrowInvalid), pa.ipc.open_stream(laid) as stream:
+            with pa.ipc.open_stream(laid) as stream:
                 del laid
                 yield from stream
             self._hand_back(child)
@@ -59,7 +59,10 @@ class Ring:
         if len(head) < HEAD.size:
             return None
         slot, size = HEAD.unpack(head)
-        return pa.py_buffer(child.stdout.read(size)) if slot < 0 else self._lent(slot, size)
+        if slot >= 0:
+            return self._lent(slot, size)
+        batch = child.stdout.read(size)
+        return pa.py_buffer(batch) if len(batch) == size else None
 
     def _lent(self, slot: int, size: int) -> pa.Buffer:
         lent: Any = np.frombuffer(self._shared, np.uint8, size, slot * SLOT)
